@@ -1,0 +1,120 @@
+//! The law for merges: plain integer code, read beside `shaders/merge.wgsl`.
+
+use super::tally::{ROW_HEAD, Tallies};
+use crate::domain::Kernel;
+use crate::embed::rows;
+use crate::limits::{SLOTS, TALLY_PACKETS_MAX};
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Questions that all read the same packets. Many spans of any sizes are one ragged job; one span
+/// over everything is a dense one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Rows of [`Job::queries`].
+    pub queries: Range<usize>,
+    /// Rows of the packet columns.
+    pub packets: Range<usize>,
+}
+
+/// One merge: columns of packets, embedded questions, and who reads what. All slices are parallel
+/// to the rows of `embeddings`.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    pub kernel: &'a Kernel,
+    /// packets x 128, i8 in [-127, 127].
+    pub embeddings: ArrayView2<'a, i8>,
+    /// g = (freshness x trust + 2048) >> 12 per packet, 0..=4,096.
+    pub gains: &'a [u16],
+    /// Cases per packet, 1..=4,095.
+    pub cases: &'a [u16],
+    /// packets x columns.
+    pub values: ArrayView2<'a, u16>,
+    /// queries x 128, i8 in [-127, 127].
+    pub queries: ArrayView2<'a, i8>,
+    pub spans: &'a [Span],
+}
+
+impl Job<'_> {
+    /// Rows of the result: for each span in order, one per question of the span.
+    pub fn rows(&self) -> usize {
+        self.spans.iter().map(|span| span.queries.len()).sum()
+    }
+
+    /// Query-packet pairs, the unit of a merge's work.
+    pub fn pairs(&self) -> u64 {
+        self.spans.iter().map(|span| span.queries.len() as u64 * span.packets.len() as u64).sum()
+    }
+
+    /// Whether shapes fit, spans lie inside, and no tally can overflow.
+    ///
+    /// # Panics
+    /// If not: jobs are built by the engine.
+    pub fn check(&self) {
+        let packets = self.embeddings.nrows();
+        assert_eq!(self.gains.len(), packets, "one gain per packet");
+        assert_eq!(self.cases.len(), packets, "one number of cases per packet");
+        assert_eq!(self.values.nrows(), packets, "one row of values per packet");
+        for span in self.spans {
+            assert!(span.queries.end <= self.queries.nrows(), "span beyond the queries");
+            assert!(span.packets.end <= packets, "span beyond the packets");
+            assert!(span.packets.len() as u64 <= TALLY_PACKETS_MAX, "more packets than a tally holds");
+        }
+    }
+}
+
+/// D = sum (q_i - p_i)^2, below 2^23.
+#[inline]
+pub fn distance(q: &[i8; SLOTS], p: &[i8; SLOTS]) -> u32 {
+    q.iter().zip(p).map(|(&q, &p)| (i32::from(q) - i32::from(p)).pow(2)).sum::<i32>() as u32
+}
+
+/// g = (freshness x trust + 2048) >> 12.
+#[inline]
+pub fn gain(freshness: u16, trust: u16) -> u16 {
+    ((u32::from(freshness) * u32::from(trust) + 2_048) >> 12) as u16
+}
+
+/// w = (k g + 2048) >> 12.
+#[inline]
+pub fn weight(kernel: &Kernel, distance: u32, gain: u16) -> u16 {
+    ((u32::from(kernel.weight(distance)) * u32::from(gain) + 2_048) >> 12) as u16
+}
+
+/// The tallies of a job: for each span in order, one row per question. Runs on the current rayon
+/// pool; the result does not depend on its size.
+///
+/// # Panics
+/// If the job's shapes do not fit ([`Job::check`]).
+pub fn merge(job: &Job) -> Tallies {
+    job.check();
+    let mut tallies = Tallies::zero(job.rows(), job.values.ncols());
+    let stride = tallies.stride();
+    let work = job.spans.iter().flat_map(|span| span.queries.clone().map(move |query| (query, span)));
+    let work: Vec<(usize, &Span)> = work.collect();
+    tallies.cells_mut().par_chunks_mut(stride).zip(work).for_each(|(cells, (query, span))| {
+        tally(job, query, span.packets.clone(), cells);
+    });
+    tallies
+}
+
+/// Adds the packets of a range to one row of cells, for one question.
+fn tally(job: &Job, query: usize, packets: Range<usize>, cells: &mut [u64]) {
+    let query = &rows(&job.queries)[query];
+    let embeddings = rows(&job.embeddings);
+    for packet in packets {
+        let distance = distance(query, &embeddings[packet]);
+        let w = u64::from(weight(job.kernel, distance, job.gains[packet]));
+        if w == 0 {
+            continue;
+        }
+        let wn = w * u64::from(job.cases[packet]);
+        cells[0] += 1;
+        cells[1] += wn;
+        cells[2] += w * wn;
+        for (sum, &x) in cells[ROW_HEAD..].iter_mut().zip(job.values.row(packet)) {
+            *sum += wn * u64::from(x);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Columns -> tallies -> synthesis: the exact merge.
+//!
+//! For query q and packet p: D = sum (q - p)^2; k = TABLE[min(D >> kernel_shift, 1023)]; gain
+//! g = (freshness x trust + 2048) >> 12; w = (k g + 2048) >> 12. A [`tally::Tally`] sums w n, w^2 n
+//! and w n x in exact u64. [`cpu`] is the law; the shader equals it bit for bit.
+
+pub mod cpu;
+pub mod tally;
+
+pub use cpu::{Job, Span};
+pub use tally::{Tallies, Tally};
