@@ -1,1 +1,5 @@
-fn main() {}
+//! The `qis` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    qis::cli::main()
+}

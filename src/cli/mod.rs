@@ -1,1 +1,83 @@
-//! (to be filled)
+//! Flags, output and exit codes: 0 done, 1 failed, 2 wrong use, 3 input rejected.
+
+mod bench;
+mod doctor;
+mod domain;
+mod failure;
+mod node;
+
+pub use failure::Failure;
+
+use crate::engine::{Backend, Choice, Engine};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "qis", version, about = "Edge machines learn from each other's outcomes")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure fingerprints and merges on CPU and GPU
+    Bench(bench::Arguments),
+    /// Check this machine: adapters, known answers, clock, disk, ports, store
+    Doctor(doctor::Arguments),
+    /// Check a domain file, or draft one from a table
+    Domain(domain::Arguments),
+    /// Run a node: keep mailboxes and serve them over QUIC
+    Node(node::Arguments),
+}
+
+/// `--backend`, `--adapter` and `--threads`, the same for every command that computes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Compute {
+    /// Where embeddings, fingerprints and merges run; the answers are the same bits
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendName,
+    /// Part of the GPU adapter's name; a software adapter is used only when named
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// CPU threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, Default)]
+enum BackendName {
+    Cpu,
+    Gpu,
+    #[default]
+    Auto,
+}
+
+impl Compute {
+    /// # Errors
+    /// The backend or adapter is not to be had.
+    pub fn engine(&self) -> Result<Engine, Failure> {
+        let backend = match self.backend {
+            BackendName::Cpu => Backend::Cpu,
+            BackendName::Gpu => Backend::Gpu,
+            BackendName::Auto => Backend::Auto,
+        };
+        let threads = self.threads.map(usize::from);
+        Engine::new(&Choice { backend, adapter: self.adapter.clone(), threads }).map_err(Failure::failed)
+    }
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Domain(arguments) => domain::run(arguments),
+        Command::Node(arguments) => node::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

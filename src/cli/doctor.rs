@@ -1,0 +1,10 @@
+//! `qis doctor`.
+
+use super::Failure;
+
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+pub fn run(_arguments: Arguments) -> Result<(), Failure> {
+    Err(Failure::usage("under construction"))
+}
