@@ -89,6 +89,11 @@ fn scaled(x: f64) -> i8 {
     (127.0 / 4.0 * x).round().clamp(-127.0, 127.0) as i8
 }
 
+/// A thermometer slot that is on, one of `slots`: together they weigh as much however many there are.
+fn step(weight: f64, slots: usize) -> i8 {
+    scaled(2.0 * weight / (slots as f64).sqrt())
+}
+
 /// The nearest of the schema's levels: q = round(v h/127), v = round(127 q/h), h = levels/2 - 1.
 fn quantise(v: i8, levels: u16) -> i8 {
     let h = i32::from(levels / 2 - 1);
@@ -189,13 +194,15 @@ impl Feature {
             }
             (FeatureKind::Numeric { centre, scale, thermometer }, Value::Number(x)) => {
                 slots[0] = scaled(((w * (x - centre)) / scale).clamp(-4.0, 4.0));
-                let on = scaled(2.0 * w / (thermometer.len() as f64).sqrt());
+                let on = step(w, thermometer.len());
                 for (slot, threshold) in slots[1..].iter_mut().zip(thermometer) {
                     *slot = if x >= threshold { on } else { 0 };
                 }
             }
             (FeatureKind::Categorical { .. }, Value::Level(level)) => slots[*level] = scaled(1.5 * w),
-            (FeatureKind::Ordinal { .. }, Value::Level(level)) => slots[..*level].fill(scaled(1.5 * w)),
+            (FeatureKind::Ordinal { levels }, Value::Level(level)) => {
+                slots[..*level].fill(step(w, levels.len() - 1));
+            }
             (FeatureKind::Boolean, Value::Bool(b)) => {
                 slots[0] = scaled(if *b { 1.5 * w } else { -1.5 * w });
             }

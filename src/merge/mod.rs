@@ -4,8 +4,18 @@
 //! g = (freshness x trust + 2048) >> 12; w = (k g + 2048) >> 12. A [`tally::Tally`] sums w n, w^2 n
 //! and w n x in exact u64. [`cpu`] is the law; the shader equals it bit for bit.
 
+pub mod answer;
+pub mod batch;
 pub mod cpu;
+pub mod finish;
+pub mod live;
+mod quantile;
+pub mod synthesis;
 pub mod tally;
 
+pub use answer::{Answer, Estimate, Question, answer};
+pub use batch::Batch;
 pub use cpu::{Job, Span};
+pub use live::{Live, lineage_root, live};
+pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
