@@ -19,3 +19,6 @@ pub use cpu::{Job, Span};
 pub use live::{Live, lineage_root, live};
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
+
+#[cfg(test)]
+mod tests;
