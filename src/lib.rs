@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod domain;
 pub mod embed;
+pub mod distill;
 pub mod engine;
 pub mod eval;
 pub mod fingerprint;

@@ -70,6 +70,11 @@ impl Engine {
         self.threads.install(|| crate::merge::cpu::merge(job))
     }
 
+    /// Runs other parallel work on the engine's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.threads.install(work)
+    }
+
     /// What has run so far: `cpu`, or the adapter's name and `gpu`.
     pub fn ran(&self) -> Ran {
         Ran { backend: "cpu", adapter: String::new(), threads: self.threads.current_num_threads() }
@@ -84,4 +89,14 @@ pub struct Ran {
     /// Empty where no adapter took part.
     pub adapter: String,
     pub threads: usize,
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.backend)?;
+        if !self.adapter.is_empty() {
+            write!(f, " ({})", self.adapter)?;
+        }
+        write!(f, ", {} thread(s)", self.threads)
+    }
 }

@@ -1,0 +1,116 @@
+//! What several commands do with domains and tables, with the right exit codes.
+
+use super::Failure;
+use crate::distill::Case;
+use crate::domain::{Domain, Purpose, Table, TableError, View, init};
+use std::fs::File;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Loads a domain file; problems are shown with their lines.
+pub fn load(path: &Path) -> Result<Domain, Failure> {
+    Domain::load(path).map_err(Failure::diagnosed)
+}
+
+/// The named view, or the first.
+pub fn view<'a>(domain: &'a Domain, name: Option<&str>) -> Result<&'a View, Failure> {
+    domain.view(name).ok_or_else(|| {
+        let known: Vec<&str> = domain.views.iter().map(|view| view.name.as_str()).collect();
+        let name = name.unwrap_or_default();
+        Failure::usage(format!("domain `{}` has no view `{name}`; it has {}", domain.name, known.join(", ")))
+    })
+}
+
+/// Index of the named outcome.
+pub fn outcome(domain: &Domain, name: &str) -> Result<usize, Failure> {
+    let outcomes = &domain.schema.outcomes;
+    outcomes.iter().position(|outcome| outcome.name == name).ok_or_else(|| {
+        let known: Vec<&str> = outcomes.iter().map(|outcome| outcome.name.as_str()).collect();
+        Failure::usage(format!("domain `{}` has no outcome `{name}`; it has {}", domain.name, known.join(", ")))
+    })
+}
+
+/// Opens a table; a file that is not there is a failure, one that does not fit is rejected.
+pub fn open(path: &Path, domain: &Domain, purpose: Purpose) -> Result<Table, Failure> {
+    Table::open(path, domain, purpose).map_err(table_failure)
+}
+
+/// All cases of a table. Where the table has no time, all are observed at 0: what is computed from
+/// them does not depend on the clock.
+pub fn cases(path: &Path, domain: &Domain, purpose: Purpose) -> Result<Vec<Case>, Failure> {
+    Case::read_all(open(path, domain, purpose)?, &domain.schema, 0).map_err(table_failure)
+}
+
+fn table_failure(error: TableError) -> Failure {
+    match error {
+        TableError::Read { .. } => Failure::failed(error),
+        other => Failure::rejected(other),
+    }
+}
+
+/// What a drafted domain is about.
+pub struct DraftOptions {
+    pub outcome: String,
+    pub action: Option<String>,
+    pub site: Option<String>,
+}
+
+/// Drafts a domain from a table.
+pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
+    let _ = (path, options);
+    todo!()
+}
+
+/// All records of a delimited table, for splitting one before a domain is drafted.
+pub fn records(path: &Path) -> Result<(Vec<csv::StringRecord>, csv::StringRecord), Failure> {
+    let rejected = |e: csv::Error| Failure::rejected(RecordError { path: path.display().to_string(), source: e });
+    let mut reader = csv::Reader::from_path(path).map_err(rejected)?;
+    let header = reader.headers().map_err(rejected)?.clone();
+    let rows: Result<Vec<_>, _> = reader.records().collect();
+    Ok((rows.map_err(rejected)?, header))
+}
+
+/// Writes records as a comma-separated table.
+pub fn write_records<'a>(
+    path: &Path,
+    header: &csv::StringRecord,
+    rows: impl Iterator<Item = &'a csv::StringRecord>,
+) -> Result<(), Failure> {
+    let failed = |e: csv::Error| Failure::failed(RecordError { path: path.display().to_string(), source: e });
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+    writer.write_record(header).map_err(failed)?;
+    for row in rows {
+        writer.write_record(row).map_err(failed)?;
+    }
+    writer.flush().map_err(|e| io(path, e))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+struct RecordError {
+    path: String,
+    source: csv::Error,
+}
+
+/// Creates a file, or says which one could not be.
+pub fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|e| io(path, e))
+}
+
+/// An I/O error with its path, exit code 1.
+pub fn io(path: &Path, source: std::io::Error) -> Failure {
+    Failure::failed(FileError { path: path.display().to_string(), source })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+struct FileError {
+    path: String,
+    source: std::io::Error,
+}
+
+/// Unix milliseconds now; 0 for a clock before 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

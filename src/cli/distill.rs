@@ -1,0 +1,101 @@
+//! `qis distill`: rows of a table become a file of signed packets.
+
+use super::{Failure, data, output};
+use crate::distill::{Case, Distiller, Gatherer};
+use crate::domain::Purpose;
+use crate::packet::{PacketFileWriter, hex};
+use crate::run::AuthorFile;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Sequence numbers reserved at once; those of an interrupted run are skipped.
+const RESERVED_AT_ONCE: u32 = 1_024;
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  qis distill --domain heart.toml --input heart.csv --author me.json --output heart.qpk")]
+pub struct Arguments {
+    /// Domain file
+    #[arg(long, value_name = "FILE")]
+    domain: PathBuf,
+    /// Table to read; `-` for standard input
+    #[arg(long, value_name = "FILE|-")]
+    input: PathBuf,
+    /// Only the rows of this site
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    /// The author's key and counter; made where there is none
+    #[arg(long, value_name = "FILE", default_value = "qis-author.json")]
+    author: PathBuf,
+    /// Packet file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let domain = data::load(&arguments.domain)?;
+    let table = data::open(&arguments.input, &domain, Purpose::Evidence)?;
+    let mut author = AuthorFile::open(&arguments.author).map_err(Failure::failed)?;
+    let schema = Arc::new(domain.schema.clone());
+    let mut writer =
+        PacketFileWriter::create(&arguments.output, schema.id(), [0; 32]).map_err(Failure::failed)?;
+    let mut gatherer = Gatherer::new(schema.cases_min);
+    let mut distiller: Option<Distiller> = None;
+    let mut left = 0u32;
+    let (mut rows, mut unknown) = (0u64, 0u64);
+    let now_ms = data::now_ms();
+    let bar = output::progress(0, "rows");
+    for row in table {
+        let case = Case::new(&schema, row.map_err(Failure::rejected)?, now_ms);
+        bar.inc(1);
+        if arguments.site.is_some() && arguments.site != case.site {
+            continue;
+        }
+        rows += 1;
+        if !case.has_outcome() {
+            unknown += 1;
+            continue;
+        }
+        let Some(group) = gatherer.add(case) else { continue };
+        if left == 0 {
+            let first = author.reserve(RESERVED_AT_ONCE).map_err(Failure::failed)?;
+            distiller = Some(Distiller::new(author.key(), schema.clone(), first));
+            left = RESERVED_AT_ONCE;
+        }
+        if let Some(distiller) = &mut distiller {
+            let packet = distiller.observe(&group.iter().collect::<Vec<_>>()).map_err(Failure::failed)?;
+            writer.write(&packet).map_err(Failure::failed)?;
+            left -= 1;
+        }
+    }
+    bar.finish_and_clear();
+    let packets = writer.finish().map_err(Failure::failed)?;
+    let rest = gatherer.rest();
+    if arguments.json {
+        output::json(&json!({
+            "rows": rows,
+            "packets": packets,
+            "without_outcome": unknown,
+            "too_few_to_share": rest,
+            "author": hex(author.key().public()),
+            "schema": hex(&schema.id()),
+        }));
+        return Ok(());
+    }
+    output::line(&format!("{rows} rows became {packets} packets of 512 bytes in {}", arguments.output.display()));
+    if unknown > 0 {
+        output::line(&format!("{unknown} rows have no known outcome: nothing to tell yet"));
+    }
+    if rest > 0 {
+        output::line(&format!(
+            "{rest} rows found fewer than {} similar cases (cases_min) and were kept back",
+            schema.cases_min
+        ));
+    }
+    output::line(&format!("author {}", hex(author.key().public())));
+    Ok(())
+}

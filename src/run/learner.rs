@@ -1,0 +1,260 @@
+//! The live loop of one node: observe -> distil -> deposit -> pull what is new -> synthesise -> act
+//! -> deposit the public synthesis -> observe the outcome -> deposit.
+//!
+//! Generic over [`Mailbox`]: the same loop runs over memory, a local store or the swarm, and ends
+//! with the same bits.
+
+use crate::address::{Address, Addresser};
+use crate::distill::{Case, Distiller};
+use crate::domain::{Schema, View};
+use crate::engine::Engine;
+use crate::limits::SLOTS;
+use crate::mailbox::{Mailbox, MailboxError, Position, Receipt};
+use crate::merge::{Answer, Batch, Question, Situation, answer, live, synthesis};
+use crate::packet::{AuthorKey, Id, PacketError, Verified};
+use ndarray::{Array2, Axis};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Why the loop could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    #[error(transparent)]
+    Mailbox(#[from] MailboxError),
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+}
+
+/// Time spent per step of the loop, summed since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepTimes {
+    pub distil: Duration,
+    pub deposit: Duration,
+    pub pull: Duration,
+    pub synthesise: Duration,
+}
+
+/// What the loop has moved, summed since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// Packets acknowledged by mailboxes.
+    pub deposited: u64,
+    /// Packets refused by them.
+    pub rejected: u64,
+    /// New packets pulled.
+    pub pulled: u64,
+    /// Bytes that pulls brought over the network.
+    pub pulled_bytes: u64,
+    pub times: StepTimes,
+}
+
+impl std::ops::Add for Moved {
+    type Output = Moved;
+    fn add(self, other: Moved) -> Moved {
+        Moved {
+            deposited: self.deposited + other.deposited,
+            rejected: self.rejected + other.rejected,
+            pulled: self.pulled + other.pulled,
+            pulled_bytes: self.pulled_bytes + other.pulled_bytes,
+            times: StepTimes {
+                distil: self.times.distil + other.times.distil,
+                deposit: self.times.deposit + other.times.deposit,
+                pull: self.times.pull + other.times.pull,
+                synthesise: self.times.synthesise + other.times.synthesise,
+            },
+        }
+    }
+}
+
+/// A mailbox as far as this node has read it.
+#[derive(Default)]
+struct Known {
+    position: Position,
+    packets: Vec<Verified>,
+}
+
+/// The loop of one node and one view.
+pub struct Learner<M> {
+    mailbox: M,
+    schema: Arc<Schema>,
+    view: Arc<View>,
+    engine: Arc<Engine>,
+    addresser: Addresser,
+    distiller: Distiller,
+    known: HashMap<Address, Known>,
+    moved: Moved,
+}
+
+impl<M: Mailbox> Learner<M> {
+    /// `sequence` is the author's next unused sequence number.
+    pub fn new(
+        mailbox: M,
+        schema: Arc<Schema>,
+        view: Arc<View>,
+        engine: Arc<Engine>,
+        key: AuthorKey,
+        sequence: u32,
+    ) -> Learner<M> {
+        let addresser = Addresser::new(&view);
+        let distiller = Distiller::new(key, schema.clone(), sequence);
+        let (known, moved) = (HashMap::new(), Moved::default());
+        Learner { mailbox, schema, view, engine, addresser, distiller, known, moved }
+    }
+
+    pub fn mailbox(&self) -> &M {
+        &self.mailbox
+    }
+    pub fn moved(&self) -> Moved {
+        self.moved
+    }
+    pub fn author(&self) -> &Id {
+        self.distiller.author()
+    }
+    /// The author's next unused sequence number.
+    pub fn sequence(&self) -> u32 {
+        self.distiller.sequence()
+    }
+
+    /// Distils groups of similar cases, one packet each, and deposits them.
+    ///
+    /// # Errors
+    /// No replica answers; nothing is acknowledged then.
+    pub async fn observe(&mut self, groups: &[Vec<Case>]) -> Result<Vec<Receipt>, LearnerError> {
+        let start = Instant::now();
+        let packets: Result<Vec<Verified>, PacketError> =
+            groups.iter().map(|group| self.distiller.observe(&group.iter().collect::<Vec<_>>())).collect();
+        self.moved.times.distil += start.elapsed();
+        self.deposit(&packets?).await
+    }
+
+    /// Deposits packets of this author at their addresses.
+    ///
+    /// # Errors
+    /// No replica answers.
+    pub async fn deposit(&mut self, packets: &[Verified]) -> Result<Vec<Receipt>, LearnerError> {
+        let start = Instant::now();
+        let signals: Vec<[i8; SLOTS]> = packets.iter().map(|packet| *packet.signal()).collect();
+        let embeddings = self.embed(&signals);
+        let addressed: Vec<(Address, Verified)> = packets
+            .iter()
+            .zip(crate::embed::rows(&embeddings.view()))
+            .flat_map(|(packet, embedding)| {
+                let addresses = self.addresser.deposit(packet.scope(), embedding);
+                addresses.into_iter().map(|address| (address, *packet))
+            })
+            .collect();
+        let receipts = self.mailbox.deposit(&addressed).await?;
+        for receipt in &receipts {
+            match receipt {
+                Receipt::Stored | Receipt::Duplicate => self.moved.deposited += 1,
+                Receipt::Rejected(_) => self.moved.rejected += 1,
+            }
+        }
+        self.moved.times.deposit += start.elapsed();
+        Ok(receipts)
+    }
+
+    /// Answers questions at `ask_ms`: pulls what is new at their addresses, then merges. One answer
+    /// per case, in their order.
+    ///
+    /// # Errors
+    /// No replica of an address answers.
+    pub async fn ask(&mut self, cases: &[Case], ask_ms: u64) -> Result<Vec<Answer>, LearnerError> {
+        let signals: Vec<[i8; SLOTS]> = cases.iter().map(|case| case.signal).collect();
+        let embeddings = self.embed(&signals);
+        let mut groups: BTreeMap<Vec<Address>, Vec<usize>> = BTreeMap::new();
+        for (query, embedding) in crate::embed::rows(&embeddings.view()).iter().enumerate() {
+            groups.entry(self.addresser.ask(&cases[query].scope, embedding)).or_default().push(query);
+        }
+        let mut answers: Vec<Option<Answer>> = vec![None; cases.len()];
+        for (addresses, queries) in &groups {
+            self.pull(addresses).await?;
+            let start = Instant::now();
+            let batch = self.batch(addresses, ask_ms);
+            let question = Question { schema: &self.schema, view: &self.view, batch: &batch, ask_ms };
+            let rows = embeddings.select(Axis(0), queries);
+            let engine = &self.engine;
+            let found = engine.install(|| answer(question, rows.view(), |job| engine.merge(job)));
+            for (&query, found) in queries.iter().zip(found) {
+                answers[query] = Some(found);
+            }
+            self.moved.times.synthesise += start.elapsed();
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Deposits the public answer for one situation and action: no evidence, only what was
+    /// concluded and from which packets. `None` where nothing is known of the action.
+    ///
+    /// # Errors
+    /// As [`Learner::ask`] and [`Learner::deposit`].
+    pub async fn publish(
+        &mut self,
+        case: &Case,
+        action: Option<u16>,
+        now_ms: u64,
+    ) -> Result<Option<Vec<Receipt>>, LearnerError> {
+        // A public answer is the one that anybody gets who asks at the time written in it.
+        let observed_at = self.schema.floor_time(now_ms);
+        let answer = self.ask(std::slice::from_ref(case), observed_at).await?.remove(0);
+        let embedding = crate::embed::cpu::embed_one(&self.view.metric, &case.signal);
+        let batch = self.batch(&self.addresser.ask(&case.scope, &embedding), observed_at);
+        let lineage = crate::merge::lineage_root(batch.ids.iter().copied());
+        let situation = Situation { signal: &case.signal, scope: case.scope };
+        let Some(draft) =
+            synthesis(&self.schema, &self.view, &answer, action, situation, lineage, observed_at)
+        else {
+            return Ok(None);
+        };
+        let packet = self.distiller.sign(draft)?;
+        self.deposit(&[packet]).await.map(Some)
+    }
+
+    /// Brings the node's copy of some mailboxes up to date.
+    ///
+    /// # Errors
+    /// No replica of an address answers.
+    pub async fn pull(&mut self, addresses: &[Address]) -> Result<(), LearnerError> {
+        let start = Instant::now();
+        for address in addresses {
+            let known = self.known.entry(*address).or_default();
+            let pulled = self.mailbox.pull(address, &known.position).await?;
+            self.moved.pulled += pulled.packets.len() as u64;
+            self.moved.pulled_bytes += pulled.bytes;
+            known.packets.extend(pulled.packets);
+            known.position = pulled.position;
+        }
+        self.moved.times.pull += start.elapsed();
+        Ok(())
+    }
+
+    /// Packets of every kind that the node has read anywhere.
+    pub fn all_packets(&self) -> impl Iterator<Item = &Verified> {
+        self.known.values().flat_map(|known| &known.packets)
+    }
+
+    /// Packets of every kind that the node has read at some addresses.
+    pub fn packets(&self, addresses: &[Address]) -> impl Iterator<Item = &Verified> {
+        addresses.iter().filter_map(|address| self.known.get(address)).flat_map(|known| &known.packets)
+    }
+
+    /// Live packets of some mailboxes as columns.
+    pub fn batch(&self, addresses: &[Address], ask_ms: u64) -> Batch {
+        Batch::new(live(self.packets(addresses), ask_ms), self.schema.outcomes.len(), |signals| {
+            self.engine.embed(&self.view.metric, signals)
+        })
+    }
+
+    /// Where a case's questions look.
+    pub fn addresses(&self, case: &Case) -> Vec<Address> {
+        let embedding = crate::embed::cpu::embed_one(&self.view.metric, &case.signal);
+        self.addresser.ask(&case.scope, &embedding)
+    }
+
+    fn embed(&self, signals: &[[i8; SLOTS]]) -> Array2<i8> {
+        let flat: &[i8] = bytemuck::cast_slice(signals);
+        let array = ndarray::ArrayView2::from_shape((signals.len(), SLOTS), flat);
+        self.engine.embed(&self.view.metric, array.expect("whole rows of 128 slots"))
+    }
+}
