@@ -5,7 +5,9 @@
 //! and w n x in exact u64. [`cpu`] is the law; the shader equals it bit for bit.
 
 pub mod cpu;
+pub mod gpu;
 pub mod tally;
+pub mod tile;
 
 pub use cpu::{Job, Span};
 pub use tally::{Tallies, Tally};
