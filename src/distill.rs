@@ -28,18 +28,14 @@ impl Case {
     /// `now_ms` stands in where the table has no time.
     pub fn new(schema: &Schema, row: Row, now_ms: u64) -> Case {
         let mut values = [None; OUTCOMES_MAX];
-        let known = values.iter_mut().zip(&row.outcomes);
-        known.for_each(|(value, outcome)| *value = outcome.as_ref().map(|known| known.quantised));
-        let record = row.record.unwrap_or_else(|| match &row.site {
-            Some(site) => format!("{site}/{}", row.number),
-            None => row.number.to_string(),
-        });
+        values[..row.outcomes.len()].copy_from_slice(&row.outcomes);
+        let record = row.record_key();
         Case {
             row: row.number,
             signal: schema.signal(&row.values),
             scope: schema.scope(&row.values),
             values,
-            truth: row.outcomes.iter().map(|outcome| outcome.as_ref().map(|known| known.value)).collect(),
+            truth: row.outcome_numbers,
             action: row.action,
             site: row.site,
             record,

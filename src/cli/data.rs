@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::distill::Case;
-use crate::domain::{Domain, Purpose, Table, TableError, View, init};
+use crate::domain::{Domain, Purpose, Table, TableError, View};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,10 +41,10 @@ pub fn cases(path: &Path, domain: &Domain, purpose: Purpose) -> Result<Vec<Case>
     Case::read_all(open(path, domain, purpose)?, &domain.schema, 0).map_err(table_failure)
 }
 
-fn table_failure(error: TableError) -> Failure {
+pub fn table_failure(error: TableError) -> Failure {
     match error {
-        TableError::Read { .. } => Failure::failed(error),
-        other => Failure::rejected(other),
+        TableError::Open { .. } | TableError::Read { .. } => Failure::failed(error),
+        other => Failure::diagnosed(other),
     }
 }
 
@@ -57,8 +57,8 @@ pub struct DraftOptions {
 
 /// Drafts a domain from a table.
 pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
-    let _ = (path, options);
-    todo!()
+    let _ = (path, &options.outcome, &options.action, &options.site);
+    Err(Failure::usage("drafting is on its way"))
 }
 
 /// All records of a delimited table, for splitting one before a domain is drafted.

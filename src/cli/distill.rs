@@ -50,7 +50,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let now_ms = data::now_ms();
     let bar = output::progress(0, "rows");
     for row in table {
-        let case = Case::new(&schema, row.map_err(Failure::rejected)?, now_ms);
+        let case = Case::new(&schema, row.map_err(data::table_failure)?, now_ms);
         bar.inc(1);
         if arguments.site.is_some() && arguments.site != case.site {
             continue;

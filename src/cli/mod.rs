@@ -1,10 +1,14 @@
 //! Flags, output and exit codes: 0 done, 1 failed, 2 wrong use, 3 input rejected.
 
 mod bench;
+mod data;
+mod distill;
 mod doctor;
 mod domain;
+mod eval;
 mod failure;
 mod node;
+mod output;
 
 pub use failure::Failure;
 
@@ -23,10 +27,14 @@ struct Cli {
 enum Command {
     /// Measure fingerprints and merges on CPU and GPU
     Bench(bench::Arguments),
+    /// Turn the rows of a table into a file of signed packets
+    Distill(distill::Arguments),
     /// Check this machine: adapters, known answers, clock, disk, ports, store
     Doctor(doctor::Arguments),
     /// Check a domain file, or draft one from a table
     Domain(domain::Arguments),
+    /// Measure what a swarm of nodes predicts for rows that no node has seen
+    Eval(eval::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
 }
@@ -72,6 +80,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Distill(arguments) => distill::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Domain(arguments) => domain::run(arguments),
         Command::Node(arguments) => node::run(arguments),

@@ -5,6 +5,7 @@
 //! it bit for bit.
 
 pub mod cpu;
+pub mod gpu;
 
 use crate::limits::SLOTS;
 use ndarray::ArrayView2;

@@ -7,6 +7,7 @@
 //! `derive_key("qis 1 fingerprint")`. By the L2 norm |x| <= 127 * 2^14 < 2^21: i32 never overflows.
 
 pub mod cpu;
+pub mod gpu;
 
 use crate::limits::FINGERPRINT_BYTES;
 use std::sync::LazyLock;

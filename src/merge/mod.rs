@@ -11,7 +11,9 @@ pub mod finish;
 pub mod live;
 mod quantile;
 pub mod synthesis;
+pub mod gpu;
 pub mod tally;
+pub mod tile;
 
 pub use answer::{Answer, Estimate, Question, answer};
 pub use batch::Batch;
