@@ -16,6 +16,7 @@ mod write;
 mod tests;
 
 pub use diagnose::{DomainError, Problem};
+pub use schema::parse_duration;
 pub use write::{integers, quoted};
 
 use super::schema::Schema;

@@ -359,6 +359,21 @@ pub(super) fn duration(
         return fields.integer(key, 1..=u64::MAX, problems);
     }
     let Placed { value: text, span } = fields.text(key, problems)?;
+    match parse_duration(&text) {
+        Ok(ms) => Some(Placed { value: ms, span }),
+        Err(help) => {
+            let message = format!("`{key}` of {} is no duration: \"{text}\"", fields.what);
+            problems.note(span, message, "a duration above 0 expected", help);
+            None
+        }
+    }
+}
+
+/// Milliseconds of a text such as "1d".
+///
+/// # Errors
+/// What was expected.
+pub fn parse_duration(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match text[digits..].trim() {
         "ms" => 1,
@@ -369,13 +384,8 @@ pub(super) fn duration(
         _ => 0,
     };
     match text[..digits].parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-        Some(ms) if ms > 0 => Some(Placed { value: ms, span }),
-        _ => {
-            let message = format!("`{key}` of {} is no duration: \"{text}\"", fields.what);
-            let help = "a whole number and one of ms, s, m, h, d, for example \"1d\"; or milliseconds";
-            problems.note(span, message, "a duration above 0 expected", Some(help.into()));
-            None
-        }
+        Some(ms) if ms > 0 => Ok(ms),
+        _ => Err("a whole number and one of ms, s, m, h, d, for example 1d".into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads `[[view]]`.
 //!
-//! Keys: `name`, `metric` ("identity", `{ diagonal = [128 weights], shift = 0 }` or
+//! Keys: `name`, `metric` ("identity", `{ diagonal = [one weight per slot], shift = 0 }` or
 //! `{ full = [128 rows] or hex digits, shift = 0 }`), `kernel` (`{ shift = 0, table = [...] }`, a
 //! shorter table is filled up with zeros), `prior` (`{ kind = "mean", cases = 2.0 }`), `address`
 //! (`{ tables = 1, bits = 0, probes = 1 }`), `decay` (`{ half_life = "30d", table = [...] }`; none
@@ -27,6 +27,7 @@ pub(super) fn read(root: &mut Fields, schema: &Schema, problems: &mut Problems) 
     }
     let mut names = Names::new("view");
     let schema_id = schema.id();
+    let slots = schema.layout().1;
     let mut views = Vec::new();
     for (span, table) in tables {
         let mut fields = Fields::new("a view", span, table);
@@ -36,7 +37,7 @@ pub(super) fn read(root: &mut Fields, schema: &Schema, problems: &mut Problems) 
         let view = View {
             name,
             schema: schema_id,
-            metric: metric(&mut fields, problems),
+            metric: metric(&mut fields, slots, problems),
             kernel: kernel(&mut fields, problems),
             prior: prior(&mut fields, problems),
             addressing: addressing(&mut fields, problems),
@@ -62,7 +63,7 @@ fn finish(fields: &mut Fields, problems: &mut Problems) -> u16 {
     finish.value
 }
 
-fn metric(fields: &mut Fields, problems: &mut Problems) -> Metric {
+fn metric(fields: &mut Fields, slots: usize, problems: &mut Problems) -> Metric {
     let Some(value) = fields.raw("metric") else { return Metric::Identity };
     if value.get_ref().is_str() {
         fields.choice("metric", &[("identity", ())], problems);
@@ -76,13 +77,16 @@ fn metric(fields: &mut Fields, problems: &mut Problems) -> Metric {
     let read = match (diagonal, full) {
         (Some(_), None) => {
             let weights = metric.integers("diagonal", -127..=127i8, problems);
-            if let Some(Placed { value, span }) = &weights
-                && value.len() != SLOTS
-            {
-                let message = format!("`diagonal` of {} has {} weights", metric.what, value.len());
-                problems.note(span.clone(), message, format!("{SLOTS} expected"), None);
-            }
-            weights.map(|weights| Metric::Diagonal { shift, weights: weights.value })
+            weights.map(|Placed { value: mut weights, span }| {
+                if ![slots, SLOTS].contains(&weights.len()) {
+                    let message = format!("`diagonal` of {} has {} weights", metric.what, weights.len());
+                    let label = format!("{slots}, one per slot of the features, or {SLOTS} expected");
+                    problems.note(span, message, label, None);
+                }
+                // Slots that no feature owns are always 0.
+                weights.resize(SLOTS, 0);
+                Metric::Diagonal { shift, weights }
+            })
         }
         (None, Some(value)) => {
             full_matrix(&mut metric, value.span(), problems).map(|matrix| Metric::Full { shift, matrix })

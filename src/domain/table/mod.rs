@@ -193,6 +193,11 @@ impl Table {
         &self.clipped
     }
 
+    /// The schema that the rows follow.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// The table's name, as in messages.
     pub fn file(&self) -> &str {
         &self.file
