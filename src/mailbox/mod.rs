@@ -2,6 +2,14 @@
 //!
 //! [`Mailbox`] is what the loop needs of the world; who implements it decides where packets lie.
 
+mod admission;
+mod local;
+#[cfg(test)]
+mod tests;
+
+pub use admission::Admission;
+pub use local::{Clock, LocalMailbox, SystemClock};
+
 use crate::address::Address;
 use crate::packet::{Id, Verified};
 use crate::store::{Cursor, Stat};
@@ -55,6 +63,8 @@ pub trait Mailbox: Send + Sync {
 pub enum MailboxError {
     #[error("no replica of mailbox {} answers: {reason}", crate::packet::hex(&address[..8]))]
     Unreachable { address: Id, reason: String },
+    #[error("the program is stopping; the deposit may or may not have been stored: deposit it again")]
+    Stopping,
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }
