@@ -5,9 +5,9 @@
 //! each replica; a first pull moves the mailbox once per replica.
 
 use super::placement::NodeKey;
-use crate::packet::Id;
+use crate::packet::{Id, Verified};
 use crate::store::Cursor;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// How long the slower replicas may keep a reader waiting once a first one has delivered all.
 pub const PATIENCE_MS: u64 = 1_000;
@@ -39,13 +39,35 @@ pub enum Action {
     Ask { replica: NodeKey, cursor: Option<Cursor> },
 }
 
+/// Packets of several replicas, each once.
+#[derive(Debug, Default)]
+pub struct Union(HashMap<Id, Verified>);
+
+impl Union {
+    /// Whether a packet of this id, with a good signature, is in already.
+    pub fn contains(&self, id: &Id) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Only verified packets get in, so that no forged copy stands in a good one's place.
+    pub fn insert(&mut self, id: Id, packet: Verified) {
+        self.0.entry(id).or_insert(packet);
+    }
+
+    /// Ascending by id: the same packets give the same list, whoever answered first.
+    pub fn into_packets(self) -> Vec<Verified> {
+        let mut packets: Vec<(Id, Verified)> = self.0.into_iter().collect();
+        packets.sort_unstable_by_key(|(id, _)| *id);
+        packets.into_iter().map(|(_, packet)| packet).collect()
+    }
+}
+
 /// The state of one pull.
 #[derive(Debug)]
 pub struct Gather {
     replicas: BTreeMap<NodeKey, Reading>,
     /// Cursors of replicas that are not asked this time: kept for the next.
     others: Vec<Cursor>,
-    seen: HashSet<Id>,
     started_ms: u64,
     first_done_ms: Option<u64>,
     last_reason: String,
@@ -73,7 +95,6 @@ impl Gather {
         Gather {
             replicas: replicas.iter().map(|key| (*key, reading(key))).collect(),
             others: from.iter().filter(|c| !replicas.contains(&NodeKey(c.replica))).copied().collect(),
-            seen: HashSet::new(),
             started_ms: now_ms,
             first_done_ms: None,
             last_reason: String::new(),
@@ -141,11 +162,6 @@ impl Gather {
             reading.state = State::Failed;
             self.last_reason = reason;
         }
-    }
-
-    /// Whether a packet is new to this pull; asks once per packet.
-    pub fn is_new(&mut self, id: Id) -> bool {
-        self.seen.insert(id)
     }
 
     /// Replicas that still have to answer.

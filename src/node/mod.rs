@@ -17,7 +17,7 @@ pub mod members;
 pub mod placement;
 
 pub use deposit::Deposit;
-pub use gather::Gather;
+pub use gather::{Gather, Union};
 pub use members::{Contact, Members};
 pub use placement::{NodeKey, acknowledgements_needed, closest};
 
