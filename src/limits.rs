@@ -30,6 +30,12 @@ pub const COLUMNS_PER_OUTCOME_MAX: usize = 5;
 pub const TABLES_MAX: u16 = 256;
 /// Largest number of probes a view may ask for, per table.
 pub const PROBES_MAX: u16 = 4_096;
+/// Most entries of a freshness table.
+pub const DECAY_ENTRIES_MAX: usize = 4_096;
+/// Most features of a schema, exact ones included.
+pub const FEATURES_MAX: usize = 1_024;
+/// Most actions of a schema: an action index is a u16, and 0xFFFF stands for none.
+pub const ACTIONS_MAX: usize = 0xFFFF;
 /// Most packets in one frame on the wire.
 pub const FRAME_PACKETS_MAX: usize = 1_024;
 /// How far an observation may lie in the future when it is admitted, in milliseconds.

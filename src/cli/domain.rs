@@ -1,10 +1,57 @@
-//! `qis domain`.
+//! `qis domain`: check a domain file, draft one from a table, print tables for its views.
+
+mod check;
+mod init;
 
 use super::Failure;
+use crate::domain::{Decay, Kernel};
 
 #[derive(clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub fn run(_arguments: Arguments) -> Result<(), Failure> {
-    Err(Failure::usage("under construction"))
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Check a domain file, and a table that it describes
+    Check(check::Arguments),
+    /// Draft a domain file from a table
+    Init(init::Arguments),
+    /// Print a Gaussian kernel, ready to be pasted into a view
+    Kernel {
+        /// Standard deviation in units of embedding distance; two signals that differ by one
+        /// feature's scale are about 32 apart
+        #[arg(long, value_name = "DISTANCE", value_parser = bandwidth)]
+        bandwidth: f64,
+    },
+    /// Print an exponential decay, ready to be pasted into a view
+    Decay {
+        /// After this time an observation counts half, for example 30d
+        #[arg(long, value_name = "DURATION", value_parser = crate::domain::file::parse_duration)]
+        half_life: u64,
+    },
+}
+
+fn bandwidth(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // Beyond 2,000 every pair of embeddings is alike, below 0.1 only equal ones.
+        Ok(x) if (0.1..=2_000.0).contains(&x) => Ok(x),
+        _ => Err("a number from 0.1 to 2000 expected".into()),
+    }
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Kernel { bandwidth } => {
+            print!("{}", Kernel::gaussian(bandwidth).to_toml());
+            Ok(())
+        }
+        Command::Decay { half_life } => {
+            print!("{}", Decay::exponential(half_life).to_toml());
+            Ok(())
+        }
+    }
 }

@@ -5,11 +5,17 @@
 //! neither.
 
 mod encode;
+pub mod file;
 pub mod schema;
+pub mod source;
+pub mod table;
 pub mod view;
 
 pub use encode::{Value, ValueError, mean_and_deviation, mean_signal};
+pub use file::{Domain, DomainError, Problem};
 pub use schema::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema};
+pub use source::Source;
+pub use table::{Purpose, Row, Table, TableError};
 pub use view::{Addressing, Decay, Kernel, Metric, Prior, View};
 
 use crate::packet::Id;

@@ -9,7 +9,7 @@ use crate::limits::{OUTCOMES_MAX, SLOTS};
 use crate::packet::Id;
 use serde::{Serialize, Serializer};
 
-/// What the bytes of a packet mean. Build it through [`super::DomainFile`], which checks it.
+/// What the bytes of a packet mean. Build it through [`super::Domain`], which checks it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Schema {
     pub name: String,
@@ -168,7 +168,7 @@ impl Schema {
         (starts, next)
     }
 
-    /// Whether the schema obeys its own bounds; the checks of [`super::DomainFile`] with their line
+    /// Whether the schema obeys its own bounds; the checks of [`super::Domain`] with their line
     /// numbers come first, this is the last guard for schemas built in code.
     pub fn is_sound(&self) -> bool {
         self.layout().1 <= SLOTS
