@@ -114,7 +114,7 @@ impl NetMailbox {
     async fn page(&self, replica: NodeKey, address: Address, cursor: Option<Cursor>) -> (NodeKey, Answered) {
         let answered = match self.own(replica) {
             Some(storage) => {
-                let read = move || storage.store.pull(&address, cursor, FRAME_PACKETS_MAX);
+                let read = move || storage.pull(replica, &address, cursor, FRAME_PACKETS_MAX);
                 match tokio::task::spawn_blocking(read).await {
                     Ok(Ok(page)) => Answered::Page {
                         cursor: page.cursor,

@@ -57,7 +57,7 @@ impl Identity {
         self.0.public().to_peer_id()
     }
 
-    /// The name under which this node's store gives out cursors.
+    /// The node's place in the key space, and its name in cursors.
     pub fn key(&self) -> NodeKey {
         node_key(&self.peer_id())
     }

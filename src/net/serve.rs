@@ -10,7 +10,7 @@ use crate::limits::{FRAME_PACKETS_MAX, REPLICAS};
 use crate::node::deposit::Answer;
 use crate::node::{NodeKey, closest};
 use crate::packet::{Packet, Verified};
-use crate::store::{Cursor, Deposited, PacketStore, StoreError};
+use crate::store::{Cursor, Deposited, PacketStore, Page, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub type Admission = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Se
 /// The mailboxes that a node keeps.
 #[derive(Clone)]
 pub struct Storage {
-    /// Opened under the node's own key ([`NodeKey`] of its peer id), which stands in its cursors.
+    /// Any store: its cursors are rewritten to the node's name, see [`Storage::pull`].
     pub store: Arc<dyn PacketStore>,
     pub admission: Arc<Admission>,
 }
@@ -67,6 +67,44 @@ impl Storage {
                     .unwrap_or_else(|| Answer::Rejected("the store gave no result".into()))
             })
             .collect())
+    }
+}
+
+/// The epoch that stands in a node's cursors: a name of the store's replica id and epoch together, so
+/// that cursors expire when either changes. First 8 bytes, little-endian, of BLAKE3
+/// `derive_key("qis 1 cursor epoch", replica | epoch u64)`.
+fn epoch_name(start: &Cursor) -> u64 {
+    let mut material = [0; 40];
+    material[..32].copy_from_slice(&start.replica);
+    material[32..].copy_from_slice(&start.epoch.to_le_bytes());
+    let hash = blake3::derive_key("qis 1 cursor epoch", &material);
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+impl Storage {
+    /// A page of the store under the name of the node `local`: readers know nodes, not stores, and
+    /// find their cursor by the node's key.
+    ///
+    /// # Errors
+    /// The store's; [`StoreError::CursorExpired`] also for a cursor of another node.
+    pub(super) fn pull(
+        &self,
+        local: NodeKey,
+        address: &Address,
+        cursor: Option<Cursor>,
+        max: usize,
+    ) -> Result<Page, StoreError> {
+        let start = self.store.start();
+        let epoch = epoch_name(&start);
+        let cursor = match cursor {
+            Some(cursor) if (cursor.replica, cursor.epoch) != (local.0, epoch) => {
+                return Err(StoreError::CursorExpired { given: cursor.epoch, current: epoch });
+            }
+            cursor => cursor.map(|cursor| Cursor { sequence: cursor.sequence, ..start }),
+        };
+        let mut page = self.store.pull(address, cursor, max)?;
+        page.cursor = Cursor { replica: local.0, epoch, sequence: page.cursor.sequence };
+        Ok(page)
     }
 }
 
@@ -161,7 +199,7 @@ impl Server {
             return Response::Error(Refusal::new(Code::NotResponsible, "others are closer to this address"));
         }
         let max = usize::try_from(max).unwrap_or(usize::MAX).clamp(1, FRAME_PACKETS_MAX);
-        match self.storage.store.pull(address, cursor, max) {
+        match self.storage.pull(self.local, address, cursor, max) {
             Ok(page) => {
                 let mut packets =
                     Vec::with_capacity(page.packets.len().min(max) * crate::limits::PACKET_BYTES);

@@ -8,7 +8,7 @@ use crate::packet::Id;
 use sha2::{Digest, Sha256};
 
 /// A node's place in the key space: SHA-256 of its binary peer id. It also names the node in
-/// cursors, so a node opens its store under it.
+/// cursors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeKey(pub Id);
 

@@ -34,7 +34,10 @@ pub fn ids(packets: &[Verified]) -> Vec<Id> {
 }
 
 pub fn storage(identity: &Identity) -> Storage {
-    Storage { store: Arc::new(TestStore::new(identity.key().0)), admission: Arc::new(|_, _, _| Ok(())) }
+    Storage {
+        store: Arc::new(TestStore::new([identity.key().0[0]; 32])),
+        admission: Arc::new(|_, _, _| Ok(())),
+    }
 }
 
 pub fn identity(seed: u8) -> Identity {
@@ -121,5 +124,8 @@ impl PacketStore for TestStore {
     fn stat(&self, address: &Address) -> Result<Stat, StoreError> {
         let packets = self.mailboxes.lock().unwrap().get(address).map_or(0, Vec::len) as u64;
         Ok(Stat { packets, observed: packets, ..Stat::default() })
+    }
+    fn start(&self) -> Cursor {
+        Cursor { replica: self.replica, epoch: 1, sequence: 0 }
     }
 }
