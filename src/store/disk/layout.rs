@@ -1,0 +1,280 @@
+//! Keys and values inside the database, and the two small files beside it, byte by byte.
+//!
+//! Numbers inside keys are big-endian, so that byte order is number order; in values and files they
+//! are little-endian.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `packets` | address 32, sequence 8 | packet 512, checksum 16 |
+//! | `index` | address 32, packet id 32 | sequence 8, kind 1, author 32, expires at 8 (0 never) |
+//! | `latest` | address 32, BLAKE3 of author and evidence id 32 | author's sequence number 4, packet id 32 |
+//! | `retractions` | address 32, author 32, retracted packet id 32 | nothing |
+//! | `expiry` | expires at 8, address 32, packet id 32 | nothing |
+//! | `mailboxes` | address 32 | last sequence 8, observed 8, syntheses 8, retractions 8 |
+//! | `head` | `head` | see [`Head`] |
+//!
+//! The checksum of a packet is the first 16 bytes of BLAKE3 `derive_key("qis 1 record", key | packet)`:
+//! a record that lies under another key is damaged too.
+
+use crate::address::Address;
+use crate::limits::PACKET_BYTES;
+use crate::packet::{Id, Kind, Packet, Verified};
+use crate::store::Stat;
+
+/// Bytes of a checksum.
+pub const CHECKSUM_BYTES: usize = 16;
+
+/// The first 16 bytes of BLAKE3 `derive_key(context, parts)`.
+pub fn checksum(context: &str, parts: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    parts.iter().for_each(|part| {
+        hasher.update(part);
+    });
+    let mut short = [0; CHECKSUM_BYTES];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_BYTES]);
+    short
+}
+
+/// Reads fixed-size fields one after the other; `None` past the end.
+pub struct Fields<'a>(pub &'a [u8]);
+
+impl Fields<'_> {
+    pub fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+    pub fn u32(&mut self) -> Option<u32> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+    pub fn u64(&mut self) -> Option<u64> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+    /// The value, if nothing is left over.
+    pub fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}
+
+/// Key of a packet's record.
+pub fn packet_key(address: &Address, sequence: u64) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(address);
+    key[32..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Address and sequence of a packet's key.
+pub fn parse_packet_key(key: &[u8]) -> Option<(Address, u64)> {
+    let mut fields = Fields(key);
+    let parsed = (fields.bytes()?, u64::from_be_bytes(fields.bytes()?));
+    fields.end(parsed)
+}
+
+/// A packet as it lies under its key.
+pub fn write_record(key: &[u8], packet: &Packet) -> Vec<u8> {
+    let bytes = packet.as_bytes();
+    [&bytes[..], &checksum("qis 1 record", &[key, bytes])].concat()
+}
+
+/// The packet of a record, or what is wrong with it. The signature was checked when it was written.
+pub fn read_record(key: &[u8], value: &[u8]) -> Result<Verified, String> {
+    if value.len() != PACKET_BYTES + CHECKSUM_BYTES {
+        return Err(format!("{} bytes instead of {}", value.len(), PACKET_BYTES + CHECKSUM_BYTES));
+    }
+    let (packet, written) = value.split_at(PACKET_BYTES);
+    if checksum("qis 1 record", &[key, packet]) != written {
+        return Err("its checksum does not fit".into());
+    }
+    Packet::parse(packet).map(Verified::checked_before).map_err(|e| e.to_string())
+}
+
+/// What the index knows of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub sequence: u64,
+    pub kind: Kind,
+    pub author: Id,
+    /// Unix milliseconds, 0 never.
+    pub expires_at: u64,
+}
+
+impl Entry {
+    pub fn write(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(49);
+        value.extend(self.sequence.to_le_bytes());
+        value.push(match self.kind {
+            Kind::Observed => 0,
+            Kind::Synthesis => 1,
+            Kind::Retraction => 2,
+        });
+        value.extend(self.author);
+        value.extend(self.expires_at.to_le_bytes());
+        value
+    }
+
+    pub fn read(value: &[u8]) -> Option<Entry> {
+        let mut fields = Fields(value);
+        let sequence = fields.u64()?;
+        let kind = match fields.bytes()? {
+            [0] => Kind::Observed,
+            [1] => Kind::Synthesis,
+            [2] => Kind::Retraction,
+            _ => return None,
+        };
+        let entry = Entry { sequence, kind, author: fields.bytes()?, expires_at: fields.u64()? };
+        fields.end(entry)
+    }
+
+    pub fn expired(&self, now_ms: u64) -> bool {
+        self.expires_at != 0 && self.expires_at <= now_ms
+    }
+}
+
+pub fn index_key(address: &Address, id: &Id) -> Vec<u8> {
+    [*address, *id].concat()
+}
+
+/// Shorter than author and evidence id themselves, and as unique.
+pub fn latest_key(address: &Address, author: &Id, evidence: &Id) -> Vec<u8> {
+    [&address[..], blake3::hash(&[*author, *evidence].concat()).as_bytes()].concat()
+}
+
+/// A version of one (author, evidence id); the larger one wins.
+pub type Version = (u32, Id);
+
+pub fn write_version(version: &Version) -> Vec<u8> {
+    [&version.0.to_le_bytes()[..], &version.1].concat()
+}
+
+pub fn read_version(value: &[u8]) -> Option<Version> {
+    let mut fields = Fields(value);
+    let version = (fields.u32()?, fields.bytes()?);
+    fields.end(version)
+}
+
+pub fn retraction_key(address: &Address, author: &Id, retracted: &Id) -> Vec<u8> {
+    [*address, *author, *retracted].concat()
+}
+
+pub fn parse_retraction_key(key: &[u8]) -> Option<(Address, Id, Id)> {
+    let mut fields = Fields(key);
+    let parsed = (fields.bytes()?, fields.bytes()?, fields.bytes()?);
+    fields.end(parsed)
+}
+
+pub fn expiry_key(expires_at: u64, address: &Address, id: &Id) -> Vec<u8> {
+    [&expires_at.to_be_bytes()[..], address, id].concat()
+}
+
+pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, Address, Id)> {
+    let mut fields = Fields(key);
+    let parsed = (u64::from_be_bytes(fields.bytes()?), fields.bytes()?, fields.bytes()?);
+    fields.end(parsed)
+}
+
+/// A mailbox's last sequence and what it holds.
+pub type MailboxEntry = (u64, Stat);
+
+pub fn write_mailbox((last, stat): &MailboxEntry) -> Vec<u8> {
+    [*last, stat.observed, stat.syntheses, stat.retractions].map(u64::to_le_bytes).concat()
+}
+
+pub fn read_mailbox(value: &[u8]) -> Option<MailboxEntry> {
+    let mut fields = Fields(value);
+    let last = fields.u64()?;
+    let (observed, syntheses, retractions) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let packets = observed.saturating_add(syntheses).saturating_add(retractions);
+    fields.end((last, Stat { packets, observed, syntheses, retractions }))
+}
+
+/// Tables whose contents the head sums up.
+pub const TABLES: usize = 6;
+
+/// Number and digest of a table's entries. The digest is the sum modulo 2^64, in four lanes, of the
+/// BLAKE3 of each entry, so entries come and go in any order; it finds accidents, not forgers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub count: u64,
+    pub lanes: [u64; 4],
+}
+
+impl Sum {
+    pub fn add(&mut self, entry: [u64; 4]) {
+        self.count = self.count.wrapping_add(1);
+        self.lanes.iter_mut().zip(entry).for_each(|(lane, e)| *lane = lane.wrapping_add(e));
+    }
+    pub fn remove(&mut self, entry: [u64; 4]) {
+        self.count = self.count.wrapping_sub(1);
+        self.lanes.iter_mut().zip(entry).for_each(|(lane, e)| *lane = lane.wrapping_sub(e));
+    }
+    /// What one entry contributes. A packet's value is left out: it has its own checksum, and so the
+    /// check at opening reads no packets.
+    pub fn entry(table: usize, key: &[u8], value: &[u8]) -> [u64; 4] {
+        let value = if table == 0 { &[] } else { value };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[table as u8, key.len() as u8]).update(key).update(value);
+        let hash = *hasher.finalize().as_bytes();
+        std::array::from_fn(|lane| u64::from_le_bytes(std::array::from_fn(|byte| hash[8 * lane + byte])))
+    }
+}
+
+/// The state of the whole database, rewritten by each commit:
+///
+/// | offset | bytes | field |
+/// |---|---|---|
+/// | 0 | 8 | epoch |
+/// | 8 | 8 | commits so far |
+/// | 16 | 6 x 40 | per table, in the order of the table above: entries 8, digest 32 |
+/// | 256 | 16 | BLAKE3 `derive_key("qis 1 head", bytes 0..256)`, the first 16 bytes |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub epoch: u64,
+    pub commits: u64,
+    pub sums: [Sum; TABLES],
+}
+
+impl Head {
+    /// An empty database.
+    pub fn new(epoch: u64) -> Head {
+        Head { epoch, commits: 0, sums: Default::default() }
+    }
+
+    pub fn packets(&self) -> u64 {
+        self.sums[0].count
+    }
+
+    pub fn write(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(272);
+        bytes.extend(self.epoch.to_le_bytes());
+        bytes.extend(self.commits.to_le_bytes());
+        for sum in &self.sums {
+            bytes.extend(sum.count.to_le_bytes());
+            sum.lanes.iter().for_each(|lane| bytes.extend(lane.to_le_bytes()));
+        }
+        let check = checksum("qis 1 head", &[&bytes]);
+        bytes.extend(check);
+        bytes
+    }
+
+    pub fn read(bytes: &[u8]) -> Option<Head> {
+        let (body, check) = bytes.split_at_checked(256)?;
+        if checksum("qis 1 head", &[body]) != check {
+            return None;
+        }
+        let mut fields = Fields(body);
+        let mut head = Head::new(fields.u64()?);
+        head.commits = fields.u64()?;
+        for sum in &mut head.sums {
+            sum.count = fields.u64()?;
+            for lane in &mut sum.lanes {
+                *lane = fields.u64()?;
+            }
+        }
+        fields.end(head)
+    }
+
+    pub fn digest(&self) -> Id {
+        blake3::derive_key("qis 1 head digest", &self.write())
+    }
+}

@@ -1,0 +1,328 @@
+//! The only place that knows fjall: tables, changes and its errors.
+
+use super::layout::{Head, Sum, TABLES, parse_packet_key};
+use crate::address::Address;
+use crate::store::StoreError;
+use fjall::{
+    CompressionType, Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    Readable, Snapshot,
+};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeBounds;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// Bytes of journals kept before tables are flushed: it bounds the time and the memory of opening.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+
+/// The tables of [`super::layout`], in the order of [`Head::sums`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    Packets = 0,
+    Index = 1,
+    Latest = 2,
+    Retractions = 3,
+    Expiry = 4,
+    Mailboxes = 5,
+}
+
+impl Table {
+    pub const ALL: [Table; TABLES] =
+        [Table::Packets, Table::Index, Table::Latest, Table::Retractions, Table::Expiry, Table::Mailboxes];
+
+    fn name(self) -> &'static str {
+        ["packets", "index", "latest", "retractions", "expiry", "mailboxes"][self as usize]
+    }
+}
+
+/// An open database.
+pub struct Tables {
+    path: PathBuf,
+    database: Database,
+    spaces: Vec<Keyspace>,
+    head: Keyspace,
+}
+
+impl Tables {
+    /// Opens or creates. fjall checks what it reads with assertions in places, so damaged files can
+    /// make it panic: that is damage too.
+    ///
+    /// # Errors
+    /// `Damaged` where the files cannot be understood; `Io`, `Full`, `Locked` where nothing is known
+    /// to be wrong with them.
+    pub fn open(path: &Path) -> Result<Tables, StoreError> {
+        guarded(path, || {
+            let database = Database::builder(path)
+                .max_journaling_size(JOURNAL_BYTES_MAX)
+                .worker_threads(2)
+                .open()
+                .map_err(|e| store_error(path, e))?;
+            let open = |name: &str, separated: bool| {
+                // Packets are signatures and hashes for the most part: compressing them gains nothing.
+                let separation = KvSeparationOptions::default()
+                    .separation_threshold(256)
+                    .compression(CompressionType::None);
+                let options =
+                    || KeyspaceCreateOptions::default().with_kv_separation(separated.then_some(separation));
+                database.keyspace(name, options).map_err(|e| store_error(path, e))
+            };
+            let spaces: Result<Vec<_>, _> =
+                Table::ALL.iter().map(|&table| open(table.name(), table == Table::Packets)).collect();
+            let (spaces, head) = (spaces?, open("head", false)?);
+            Ok(Tables { path: path.into(), database, spaces, head })
+        })
+    }
+
+    pub fn error(&self, error: fjall::Error) -> StoreError {
+        store_error(&self.path, error)
+    }
+
+    /// An entry that cannot be understood.
+    pub fn damaged(&self, table: Table) -> StoreError {
+        let problem = format!("an entry of table `{}` is damaged", table.name());
+        StoreError::Damaged { path: self.path.clone(), problem }
+    }
+
+    /// A view of all tables between two commits. Reads outside of one can see half a commit.
+    pub fn snapshot(&self) -> Snapshot {
+        self.database.snapshot()
+    }
+
+    pub fn get(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, fjall::Error> {
+        Ok(snapshot.get(&self.spaces[table as usize], key)?.map(|value| value.to_vec()))
+    }
+
+    /// Like [`Tables::get`], decoded; an entry that does not decode is damage.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn read<T>(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        key: &[u8],
+        decode: fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let value = self.get(snapshot, table, key).map_err(|e| self.error(e))?;
+        value.map(|value| decode(&value).ok_or_else(|| self.damaged(table))).transpose()
+    }
+
+    pub fn range<R: RangeBounds<Vec<u8>>>(&self, snapshot: &Snapshot, table: Table, range: R) -> Iter {
+        snapshot.range(&self.spaces[table as usize], range)
+    }
+
+    /// The head as it is stored; `None` if there is none, or a damaged one.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn head(&self) -> Result<Option<Head>, StoreError> {
+        let value = self.head.get("head").map_err(|e| self.error(e))?;
+        Ok(value.and_then(|value| Head::read(&value)))
+    }
+
+    /// Sums up all entries, reading every key, and every value but the packets.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn sums(&self) -> Result<[Sum; TABLES], StoreError> {
+        guarded(&self.path, || {
+            let snapshot = self.snapshot();
+            let mut sums = [Sum::default(); TABLES];
+            for table in Table::ALL {
+                let number = table as usize;
+                for item in snapshot.iter(&self.spaces[number]) {
+                    let entry = if table == Table::Packets {
+                        item.key().map(|key| Sum::entry(number, &key, &[]))
+                    } else {
+                        item.into_inner().map(|(key, value)| Sum::entry(number, &key, &value))
+                    };
+                    sums[number].add(entry.map_err(|e| self.error(e))?);
+                }
+            }
+            Ok(sums)
+        })
+    }
+
+    /// Bytes that the database takes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or_default()
+    }
+}
+
+/// Changes that will be made together or not at all; reads see them already.
+pub struct Change<'a> {
+    tables: &'a Tables,
+    snapshot: Snapshot,
+    /// What each key held before, where it was looked up or is known, and what it will hold.
+    cells: BTreeMap<(Table, Vec<u8>), Cell>,
+}
+
+struct Cell {
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+}
+
+impl<'a> Change<'a> {
+    pub fn new(tables: &'a Tables) -> Change<'a> {
+        Change { tables, snapshot: tables.snapshot(), cells: BTreeMap::new() }
+    }
+
+    /// # Errors
+    /// Unreadable files.
+    pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, fjall::Error> {
+        let full = (table, key.to_vec());
+        if !self.cells.contains_key(&full) {
+            let before = self.tables.get(&self.snapshot, table, key)?;
+            self.cells.insert(full.clone(), Cell { after: before.clone(), before });
+        }
+        Ok(self.cells[&full].after.as_deref())
+    }
+
+    /// Like [`Change::get`], decoded; an entry that does not decode is damage.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn read<T>(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        decode: fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let tables = self.tables;
+        let value = self.get(table, key).map_err(|e| tables.error(e))?;
+        value.map(|value| decode(value).ok_or_else(|| tables.damaged(table))).transpose()
+    }
+
+    /// # Errors
+    /// Unreadable files: what was there before is read for the head.
+    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        let tables = self.tables;
+        self.get(table, key).map_err(|e| tables.error(e))?;
+        self.set(table, key, Some(value));
+        Ok(())
+    }
+
+    /// # Errors
+    /// As for [`Change::put`].
+    pub fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        let tables = self.tables;
+        self.get(table, key).map_err(|e| tables.error(e))?;
+        self.set(table, key, None);
+        Ok(())
+    }
+
+    /// Writes under a key that holds nothing.
+    pub fn put_new(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.cells.entry((table, key.to_vec())).or_insert(Cell { before: None, after: None });
+        self.set(table, key, Some(value));
+    }
+
+    /// Removes a packet's record without reading it: it may be damaged.
+    pub fn remove_record(&mut self, key: &[u8]) {
+        let unread = || Cell { before: Some(vec![]), after: None };
+        self.cells.entry((Table::Packets, key.to_vec())).or_insert_with(unread);
+        self.set(Table::Packets, key, None);
+    }
+
+    fn set(&mut self, table: Table, key: &[u8], after: Option<Vec<u8>>) {
+        if let Some(cell) = self.cells.get_mut(&(table, key.to_vec())) {
+            cell.after = after;
+        }
+    }
+
+    pub fn error(&self, error: fjall::Error) -> StoreError {
+        self.tables.error(error)
+    }
+
+    /// Places of the packets that will go.
+    pub fn removed_records(&self) -> Vec<(Address, u64)> {
+        let gone = self.cells.iter().filter(|(_, cell)| cell.before.is_some() && cell.after.is_none());
+        let records = gone.filter(|((table, _), _)| *table == Table::Packets);
+        records.filter_map(|((_, key), _)| parse_packet_key(key)).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.cells.values().all(|cell| cell.before == cell.after)
+    }
+
+    /// Writes all changes and the head that follows `head` as one batch, and syncs. Returns the new
+    /// head.
+    ///
+    /// # Errors
+    /// Nothing is acknowledged then; whether the batch is on disk shows when the store is opened.
+    pub fn commit(self, head: &Head) -> Result<Head, StoreError> {
+        let tables = self.tables;
+        let mut head = Head { commits: head.commits + 1, ..*head };
+        let mut batch = tables.database.batch().durability(Some(PersistMode::SyncAll));
+        for ((table, key), cell) in self.cells {
+            if cell.before == cell.after {
+                continue;
+            }
+            let number = table as usize;
+            let sum = &mut head.sums[number];
+            if let Some(before) = cell.before {
+                sum.remove(Sum::entry(number, &key, &before));
+            }
+            let space = &tables.spaces[number];
+            match cell.after {
+                Some(after) => {
+                    sum.add(Sum::entry(number, &key, &after));
+                    batch.insert(space, key, after);
+                }
+                None => batch.remove(space, key),
+            }
+        }
+        batch.insert(&tables.head, "head", head.write());
+        batch.commit().map_err(|e| tables.error(e))?;
+        Ok(head)
+    }
+}
+
+/// Turns a panic of the database into damage.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let problem = "the database stopped in the middle of reading its files".to_owned();
+        Err(StoreError::Damaged { path: path.into(), problem })
+    })
+}
+
+/// Whether an error speaks of the bytes on disk, not of the system's state.
+pub fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => {
+            // A file that exists already is left from a creation that was cut short.
+            use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            matches!(e.kind(), AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof)
+        }
+        fjall::Error::Locked | fjall::Error::Poisoned => false,
+        _ => true,
+    }
+}
+
+/// The store's error for an error of the database.
+pub fn store_error(path: &Path, error: fjall::Error) -> StoreError {
+    let path = path.to_path_buf();
+    if is_damage(&error) {
+        return StoreError::Damaged { path, problem: format!("damaged files ({error})") };
+    }
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => io_error(&path, e),
+        fjall::Error::Locked => StoreError::Locked { path },
+        e => StoreError::Halted { path, reason: e.to_string() },
+    }
+}
+
+/// The store's error for an error of the system.
+pub fn io_error(path: &Path, source: io::Error) -> StoreError {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match source.kind() {
+        StorageFull | QuotaExceeded => StoreError::Full { path: path.into() },
+        _ => StoreError::Io { path: path.into(), source },
+    }
+}

@@ -1,0 +1,210 @@
+//! Disk = memory = model, over random histories.
+
+use super::model::Model;
+use super::{observed, retraction, sign, synthesis};
+use crate::address::Address;
+use crate::packet::{Id, Verified};
+use crate::store::{Cursor, Deposited, DiskStore, MemoryStore, PacketStore, StoreError};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Packets of [`universe`] by number, each into one of two mailboxes.
+    Deposit(Vec<(usize, u8)>),
+    Wait(u64),
+    Sweep,
+    /// Reads one mailbox from where the last pull ended, or from its beginning.
+    Pull {
+        mailbox: u8,
+        max: usize,
+        again: bool,
+    },
+    Reopen,
+}
+
+/// A small world, so that duplicates, versions and retractions meet: two authors, two pieces of
+/// evidence in three versions (one pair of them tied), some expiring, and retractions of every packet
+/// by both authors.
+fn universe() -> Vec<Verified> {
+    let mut packets = Vec::new();
+    for author in 0..2 {
+        for evidence in 0..2 {
+            for (sequence, note, expires_at) in [(1, "", 0), (2, "a", 60), (2, "b", 0), (3, "", 120)] {
+                let mut draft = observed(author, evidence, sequence, note);
+                draft.expires_at = expires_at;
+                packets.push(sign(author, &draft));
+            }
+        }
+        packets.push(sign(author, &synthesis(4)));
+        let mut draft = synthesis(5);
+        draft.expires_at = 90;
+        packets.push(sign(author, &draft));
+    }
+    for number in 0..packets.len() {
+        for author in 0..2 {
+            let mut draft = retraction(packets[number].id(), 9);
+            // An expiry in a retraction means nothing.
+            draft.expires_at = 30;
+            packets.push(sign(author, &draft));
+        }
+    }
+    let first = packets.iter().position(|p| p.cases() == 0 && p.mask() == 0).expect("a retraction");
+    let twice = retraction(packets[first].id(), 10);
+    packets.push(sign(0, &twice));
+    packets
+}
+
+fn address(number: u8) -> Address {
+    [number; 32]
+}
+
+fn step(size: usize) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec((0..size, 0u8..2), 1..8).prop_map(Step::Deposit),
+        1 => (1u64..40).prop_map(Step::Wait),
+        1 => Just(Step::Sweep),
+        4 => (0u8..2, 0usize..4, any::<bool>())
+            .prop_map(|(mailbox, max, again)| Step::Pull { mailbox, max, again }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// One page, its cursor checked against the model: no packet is skipped, none repeats.
+fn pull(
+    store: &dyn PacketStore,
+    model: &Model,
+    now: u64,
+    mailbox: u8,
+    cursor: Option<Cursor>,
+    max: usize,
+) -> Cursor {
+    store.set_now(now);
+    let page = store.pull(&address(mailbox), cursor, max).expect("a page");
+    let after = cursor.map_or(0, |cursor| cursor.sequence);
+    let mut expected = model.live(now, &address(mailbox));
+    expected.retain(|(sequence, _)| *sequence > after);
+    assert_eq!(page.more, expected.len() > max);
+    expected.truncate(max);
+    assert_eq!(page.cursor.sequence, expected.last().map_or(after, |(sequence, _)| *sequence));
+    let expected: Vec<_> = expected.into_iter().map(|(_, packet)| packet).collect();
+    assert_eq!(page.packets, expected);
+    page.cursor
+}
+
+fn compare_all(store: &dyn PacketStore, model: &Model, now: u64) {
+    store.set_now(now);
+    assert_eq!(store.addresses().expect("addresses"), model.addresses());
+    for number in 0..3 {
+        let address = address(number);
+        assert_eq!(store.stat(&address).expect("stat"), model.stat(&address));
+        let live = model.live(now, &address);
+        let mut ids: Vec<Id> = live.iter().map(|(_, packet)| packet.id()).collect();
+        ids.sort_unstable();
+        let mut got = store.ids(&address, None, 3).expect("ids");
+        while let more = store.ids(&address, got.last(), 3).expect("ids")
+            && !more.is_empty()
+        {
+            got.extend(more);
+        }
+        assert_eq!(got, ids);
+        ids.push([0xEE; 32]);
+        let mut fetched = store.fetch(&address, &ids).expect("packets");
+        assert_eq!(fetched.len(), live.len());
+        fetched.retain(|packet| !live.iter().any(|(_, p)| p == packet));
+        assert!(fetched.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn disk_memory_and_model_agree(
+        steps in prop::collection::vec(step(universe().len()), 1..30),
+    ) {
+        let packets = universe();
+        let folder = tempfile::tempdir().expect("a folder");
+        let (disk, report) = DiskStore::open(folder.path()).expect("a store");
+        prop_assert!(report.created && report.loss.is_none());
+        let mut disk = Some(disk);
+        let memory = MemoryStore::new([1; 32]);
+        let mut model = Model::default();
+        let mut now = 1;
+        let mut cursors = [[None; 2]; 2];
+        for step in steps {
+            match step {
+                Step::Deposit(batch) => {
+                    let batch: Vec<_> =
+                        batch.iter().map(|&(n, mailbox)| (address(mailbox), packets[n])).collect();
+                    let expected: Vec<_> =
+                        batch.iter().map(|&(a, packet)| model.deposit(now, a, packet)).collect();
+                    let disk = disk.as_ref().expect("open");
+                    prop_assert_eq!(&memory.deposit(now, &batch).expect("memory"), &expected);
+                    prop_assert_eq!(&disk.deposit(now, &batch).expect("disk"), &expected);
+                }
+                Step::Wait(time) => now += time,
+                Step::Sweep => {
+                    let expected = model.sweep(now);
+                    prop_assert_eq!(memory.sweep(now).expect("memory"), expected);
+                    prop_assert_eq!(disk.as_ref().expect("open").sweep(now).expect("disk"), expected);
+                }
+                Step::Pull { mailbox, max, again } => {
+                    let stores: [&dyn PacketStore; 2] = [disk.as_ref().expect("open"), &memory];
+                    for (store, cursors) in stores.into_iter().zip(&mut cursors) {
+                        let cursor = &mut cursors[usize::from(mailbox)];
+                        let from = if again { None } else { *cursor };
+                        *cursor = Some(pull(store, &model, now, mailbox, from, max));
+                    }
+                }
+                Step::Reopen => {
+                    drop(disk.take());
+                    let (store, report) = DiskStore::open(folder.path()).expect("the store again");
+                    prop_assert!(report.loss.is_none(), "{}", report);
+                    disk = Some(store);
+                }
+            }
+        }
+        compare_all(disk.as_ref().expect("open"), &model, now);
+        compare_all(&memory, &model, now);
+    }
+}
+
+#[test]
+fn the_order_of_versions_and_of_a_retraction_does_not_matter() {
+    let [one, two] = [1, 2].map(|sequence| sign(0, &observed(0, 0, sequence, "")));
+    let back = sign(0, &retraction(two.id(), 3));
+    let foreign = sign(1, &retraction(one.id(), 3));
+    let orders = [[one, two, back], [one, back, two], [two, one, back], [two, back, one]];
+    for order in orders.into_iter().chain([[back, one, two], [back, two, one]]) {
+        let store = MemoryStore::new([0; 32]);
+        for packet in order {
+            store.deposit(0, &[(address(0), packet)]).expect("a deposit");
+        }
+        let page = store.pull(&address(0), None, 10).expect("a page");
+        assert_eq!(page.packets, [back], "the newer version is retracted and revives no older one");
+        let again = store.deposit(0, &[(address(0), one), (address(0), two)]).expect("a deposit");
+        assert_eq!(again, [Deposited::Obsolete; 2]);
+    }
+    let store = MemoryStore::new([0; 32]);
+    store.deposit(0, &[(address(0), foreign), (address(0), one)]).expect("a deposit");
+    assert_eq!(store.stat(&address(0)).expect("stat").observed, 1, "another author's retraction");
+}
+
+#[test]
+fn a_cursor_of_another_replica_or_of_the_future_expires() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = DiskStore::open(folder.path()).expect("a store").0;
+    let memory = MemoryStore::new([1; 32]);
+    for store in [&disk as &dyn PacketStore, &memory] {
+        store.deposit(0, &[(address(0), sign(0, &observed(0, 0, 1, "")))]).expect("a deposit");
+        let start = store.start();
+        assert!(store.pull(&address(0), Some(start), 1).is_ok());
+        let foreign = Cursor { replica: [0xAB; 32], ..start };
+        let old = Cursor { epoch: start.epoch + 1, ..start };
+        let future = Cursor { sequence: 2, ..start };
+        for cursor in [foreign, old, future] {
+            let error = store.pull(&address(0), Some(cursor), 1).expect_err("an expired cursor");
+            assert!(matches!(error, StoreError::CursorExpired { .. }), "{error}");
+        }
+    }
+}
