@@ -48,6 +48,30 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 pub const REPLICAS: usize = 8;
 /// Disks that have synced before a deposit counts as acknowledged.
 pub const ACKNOWLEDGING_DISKS: usize = 3;
+/// Most members a node keeps in its list: full membership, one hop.
+pub const MEMBERS_MAX: usize = 1_024;
+/// Most addresses that are kept of one member.
+pub const MEMBER_ADDRESSES_MAX: usize = 8;
+/// Longest binary multiaddress on the wire, in bytes.
+pub const MULTIADDRESS_BYTES_MAX: usize = 255;
+/// Longest binary peer id on the wire, in bytes.
+pub const PEER_ID_BYTES_MAX: usize = 64;
+/// Longest line for people in an answer on the wire, in bytes.
+pub const REASON_BYTES_MAX: usize = 255;
+/// Requests of one peer that a node works on at a time; more are answered "overloaded".
+pub const REQUESTS_PER_PEER_MAX: usize = 16;
+/// Requests of all peers that a node works on, or has waiting, at a time.
+pub const REQUESTS_MAX: usize = 128;
+/// Open connections of a node.
+pub const CONNECTIONS_MAX: u32 = 2_048;
+/// Open connections that others have dialled: dialling out stays possible when they are used up.
+pub const CONNECTIONS_INCOMING_MAX: u32 = 1_536;
+/// Open connections with one peer: one each way while two nodes dial each other, and a spare.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 3;
+/// Packets that wait in memory for replicas that do not answer; beyond it hand-offs are given up.
+pub const HANDOFF_PACKETS_MAX: usize = 1 << 16;
+/// Checked signatures that a node remembers, twice: the current and the previous generation.
+pub const REMEMBERED_SIGNATURES_MAX: usize = 1 << 16;
 
 // w <= 2^12, n < 2^12, x < 2^16: each addend of S is below 2^40, of V below 2^36.
 const _: () = assert!(TALLY_PACKETS_MAX.ilog2() + 12 + 12 + 16 <= 63);
@@ -56,6 +80,7 @@ const _: () = assert!(CASES_MAX < 1 << 12 && WEIGHT_ONE == 1 << 12);
 const _: () = assert!(SLOTS * 254 * 254 < 1 << 23);
 const _: () = assert!(PACKET_SIGNED_BYTES + 64 == PACKET_BYTES);
 const _: () = assert!(ACKNOWLEDGING_DISKS <= REPLICAS);
+const _: () = assert!(CONNECTIONS_INCOMING_MAX < CONNECTIONS_MAX && REQUESTS_PER_PEER_MAX < REQUESTS_MAX);
 
 /// Version of the formulas that turn tallies into answers; a view names the one it was made for.
 pub const FINISH_VERSION: u16 = 1;

@@ -1,1 +1,27 @@
-//! (to be filled)
+//! What a node decides, without doing it: no socket, no clock, no await, no unseeded chance.
+//!
+//! Each machine takes (input, now) and gives actions; `net` performs them and feeds the results
+//! back. So thousands of nodes can run in a seeded simulation, and repair, admission and Kademlia
+//! enter here later as further inputs.
+//!
+//! - [`placement`]: which members hold a mailbox, and how many disks acknowledge a packet
+//! - [`members`]: who belongs to the swarm, who is silent, whom to greet when
+//! - [`deposit`]: one batch on its way to its replicas, with retries and hand-off
+//! - [`gather`]: one pull from every reachable replica, as a union
+//!
+//! Times are milliseconds of any clock that never runs backwards.
+
+pub mod deposit;
+pub mod gather;
+pub mod members;
+pub mod placement;
+
+pub use deposit::Deposit;
+pub use gather::{Gather, Union};
+pub use members::{Contact, Members};
+pub use placement::{NodeKey, acknowledgements_needed, closest};
+
+/// How long to wait before attempt `failures` + 1: doubles from `first_ms`, at most `last_ms`.
+pub(crate) fn backoff_ms(failures: u32, first_ms: u64, last_ms: u64) -> u64 {
+    first_ms.saturating_mul(1 << failures.saturating_sub(1).min(32)).min(last_ms)
+}
