@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod demo;
 mod distill;
 mod doctor;
 mod domain;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Measure fingerprints and merges on CPU and GPU
     Bench(bench::Arguments),
+    /// Play the whole loop on this machine: nodes that get smarter from each other
+    Demo(demo::Arguments),
     /// Turn the rows of a table into a file of signed packets
     Distill(distill::Arguments),
     /// Check this machine: adapters, known answers, clock, disk, ports, store
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Distill(arguments) => distill::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

@@ -3,7 +3,7 @@
 pub mod fleet;
 pub mod report;
 
-pub use fleet::{Fleet, FleetError};
+pub use fleet::{Fleet, FleetError, QuicFleet};
 pub use report::{AfterKill, Example, Report, Step};
 
 use crate::distill::Case;

@@ -7,6 +7,7 @@ use super::shared::View;
 use super::wire::{Code, DEPOSIT_BYTES, Refusal, Request, Response};
 use crate::address::Address;
 use crate::limits::{FRAME_PACKETS_MAX, REPLICAS};
+use crate::mailbox::Admission;
 use crate::node::deposit::Answer;
 use crate::node::{NodeKey, closest};
 use crate::packet::{Packet, Verified};
@@ -14,9 +15,6 @@ use crate::store::{Cursor, Deposited, PacketStore, Page, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Says whether a packet may lie at an address at a time (Unix ms), or why not, in a line.
-pub type Admission = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Send + Sync;
 
 /// The mailboxes that a node keeps.
 #[derive(Clone)]
@@ -43,12 +41,12 @@ impl Storage {
         let mut answers = Vec::with_capacity(batch.len());
         let mut admitted = Vec::with_capacity(batch.len());
         for (address, packet) in batch {
-            answers.push(match (self.admission)(&address, &packet, now_ms) {
+            answers.push(match self.admission.check(now_ms, &address, &packet) {
                 Ok(()) => {
                     admitted.push((address, packet));
                     None
                 }
-                Err(reason) => Some(Answer::Rejected(reason)),
+                Err(refusal) => Some(Answer::Rejected(refusal.to_string())),
             });
         }
         let stored = if admitted.is_empty() { Vec::new() } else { self.store.deposit(now_ms, &admitted)? };

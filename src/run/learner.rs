@@ -13,7 +13,7 @@ use crate::mailbox::{Mailbox, MailboxError, Position, Receipt};
 use crate::merge::{Answer, Batch, Question, Situation, answer, live, synthesis};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
 use ndarray::{Array2, Axis};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ impl std::ops::Add for Moved {
 struct Known {
     position: Position,
     packets: Vec<Verified>,
+    /// Their ids: a late replica may deliver a packet again.
+    ids: HashSet<Id>,
 }
 
 /// The loop of one node and one view.
@@ -220,9 +222,13 @@ impl<M: Mailbox> Learner<M> {
         for address in addresses {
             let known = self.known.entry(*address).or_default();
             let pulled = self.mailbox.pull(address, &known.position).await?;
-            self.moved.pulled += pulled.packets.len() as u64;
             self.moved.pulled_bytes += pulled.bytes;
-            known.packets.extend(pulled.packets);
+            for packet in pulled.packets {
+                if known.ids.insert(packet.id()) {
+                    known.packets.push(packet);
+                    self.moved.pulled += 1;
+                }
+            }
             known.position = pulled.position;
         }
         self.moved.times.pull += start.elapsed();
