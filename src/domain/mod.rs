@@ -6,6 +6,7 @@
 
 mod encode;
 pub mod file;
+pub mod init;
 pub mod schema;
 pub mod source;
 pub mod table;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// How a table is read. Nothing of it enters an id.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Source {
-    /// `None`: by the table's name, else a comma.
+    /// `None`: by the table's name, else by its first line.
     pub separator: Option<Separator>,
     /// Column names of a table without a header line; empty where it has one.
     pub header: Vec<String>,

@@ -19,6 +19,7 @@ pub type Bytes = Box<dyn Read + Send>;
 pub(in crate::domain) struct Records {
     file: String,
     kind: Kind,
+    pub(in crate::domain) separator: Separator,
     /// Empty for JSON lines, whose names stand in each line.
     pub(in crate::domain) columns: Vec<String>,
     /// Line of the header, or 1.
@@ -54,8 +55,9 @@ impl Records {
         } else if start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
             return Err(TableError::Encoding { file: file.into(), encoding: "UTF-16" });
         }
-        let (start, bytes) = peek(bytes, 1).map_err(read)?;
-        let kind = match separator.unwrap_or_else(|| guess(file, &start)) {
+        let (first_line, bytes) = peek_line(bytes).map_err(read)?;
+        let separator = separator.unwrap_or_else(|| guess(file, &first_line));
+        let kind = match separator {
             Separator::Character(separator) => {
                 let budget = Arc::new(AtomicUsize::new(0));
                 let reader = csv::ReaderBuilder::new()
@@ -69,7 +71,8 @@ impl Records {
             Separator::Whitespace => Kind::Blanks(Lines::new(bytes)),
             Separator::Json => Kind::Json(Lines::new(bytes)),
         };
-        let mut records = Records { file: file.into(), kind, columns: header.to_vec(), header_line: 1 };
+        let mut records =
+            Records { file: file.into(), kind, separator, columns: header.to_vec(), header_line: 1 };
         if records.columns.is_empty() && !records.is_json() {
             let mut names = ByteRecord::new();
             let Some(line) = records.next(&mut names, &[])? else {
@@ -166,16 +169,40 @@ fn peek(mut bytes: Bytes, count: u64) -> std::io::Result<(Vec<u8>, Bytes)> {
     Ok((start.clone(), Box::new(Cursor::new(start).chain(bytes))))
 }
 
-fn guess(file: &str, start: &[u8]) -> Separator {
+/// The beginning of the first line, at most 4 KiB, and the stream with it still in it.
+fn peek_line(bytes: Bytes) -> std::io::Result<(Vec<u8>, Bytes)> {
+    let mut bytes = BufReader::new(bytes);
+    let mut start = Vec::new();
+    // Line by line, so that a slow pipe is not waited for longer than needed.
+    bytes.by_ref().take(4_096).read_until(b'\n', &mut start)?;
+    Ok((start.clone(), Box::new(Cursor::new(start).chain(bytes))))
+}
+
+/// The separator by the table's name, else the one that is most frequent in the first line.
+fn guess(file: &str, first_line: &[u8]) -> Separator {
     let name = file.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    if name.ends_with(".ndjson") || name.ends_with(".jsonl") || start == b"{" {
-        Separator::Json
-    } else if name.ends_with(".tsv") || name.ends_with(".tab") {
-        Separator::Character(b'\t')
-    } else {
-        Separator::Character(b',')
+    if name.ends_with(".ndjson") || name.ends_with(".jsonl") || first_line.first() == Some(&b'{') {
+        return Separator::Json;
     }
+    if name.ends_with(".tsv") || name.ends_with(".tab") {
+        return Separator::Character(b'\t');
+    }
+    let count = |separator| {
+        let mut quoted = false;
+        let outside = first_line.iter().filter(|&&byte| {
+            quoted ^= byte == b'"';
+            byte == separator && !quoted
+        });
+        outside.count()
+    };
+    // Of equal counts the last wins: the comma.
+    let best =
+        [b'|', b'\t', b';', b','].into_iter().max_by_key(|&separator| count(separator)).unwrap_or(b',');
+    if count(best) == 0 && first_line.trim_ascii().contains(&b' ') && !name.ends_with(".csv") {
+        return Separator::Whitespace;
+    }
+    Separator::Character(best)
 }
 
 /// A stream that gives at most `budget` bytes until the budget is filled again: so a quotation mark
