@@ -1,10 +1,68 @@
 //! `qis bench`.
 
-use super::Failure;
+use super::{Compute, Failure};
+use crate::bench::{COLUMNS, Plan, Record, Task, measure};
 
 #[derive(clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    task: TaskName,
+    /// Packets [default: 100000 for fingerprint, 10000 for merge]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
+    packets: Option<u32>,
+    /// Questions of a merge; each reads every packet
+    #[arg(long, value_name = "M", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    queries: u32,
+    #[command(flatten)]
+    compute: Compute,
+    /// One JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_arguments: Arguments) -> Result<(), Failure> {
-    Err(Failure::usage("under construction"))
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum TaskName {
+    /// Embeddings to 256-bit fingerprints
+    Fingerprint,
+    /// Tallies of questions over packets
+    Merge,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let (task, packets) = match arguments.task {
+        TaskName::Fingerprint => (Task::Fingerprint, 100_000),
+        TaskName::Merge => (Task::Merge, 10_000),
+    };
+    let plan = Plan {
+        task,
+        packets: arguments.packets.unwrap_or(packets) as usize,
+        queries: arguments.queries as usize,
+    };
+    let engine = arguments.compute.engine()?;
+    let record = measure(&engine, plan).map_err(Failure::failed)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&record).map_err(Failure::failed)?);
+    } else {
+        print(&plan, &record);
+    }
+    Ok(())
+}
+
+fn print(plan: &Plan, record: &Record) {
+    let Record { items, bytes, threads, .. } = record;
+    let adapter = if record.adapter.is_empty() { String::new() } else { format!(" on {}", record.adapter) };
+    println!("backend  {}{adapter}, {threads} CPU threads", record.backend);
+    match plan.task {
+        Task::Fingerprint => println!("work     {items} packets"),
+        Task::Merge => println!(
+            "work     {items} query-packet pairs: {} questions x {} packets, {COLUMNS} value columns",
+            plan.queries, plan.packets
+        ),
+    }
+    println!("bytes    {bytes}");
+    println!("checked  equal to the scalar law");
+    println!("time     {:.3} ms, {:.3} ms CPU", 1e3 * record.seconds, 1e3 * record.cpu_seconds);
+    let unit = if plan.task == Task::Merge { "pairs/s" } else { "packets/s" };
+    println!("rate     {:.3} M {unit}", record.items_per_second / 1e6);
 }
