@@ -1,0 +1,199 @@
+//! `qis ask`: what the swarm knows of situations, with intervals and the packets behind it.
+
+use super::places::{From, Origin};
+use super::{Compute, Failure, data, output};
+use crate::distill::Case;
+use crate::domain::{Domain, Purpose, Schema};
+use crate::merge::{Answer, Question, answer::Estimates};
+use crate::packet::{AuthorKey, hex};
+use crate::run::Learner;
+use serde_json::{Value as Json, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Rows that are asked about together: memory stays bounded for any table.
+const ROWS_AT_ONCE: usize = 4_096;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qis ask --domain heart.toml --input new.csv --peer 192.0.2.7:4001
+  qis ask --domain heart.toml --input - --packets heart.qpk --evidence 5 < new.csv")]
+pub struct Arguments {
+    /// Domain file
+    #[arg(long, value_name = "FILE")]
+    domain: PathBuf,
+    /// View of the domain [default: its first]
+    #[arg(long, value_name = "NAME")]
+    view: Option<String>,
+    /// Table of situations; `-` for standard input. Outcome columns may be absent
+    #[arg(long, value_name = "FILE|-")]
+    input: PathBuf,
+    #[command(flatten)]
+    origin: Origin,
+    /// List this many packets behind each answer, heaviest first
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    evidence: usize,
+    #[command(flatten)]
+    compute: Compute,
+    /// One JSON object per row
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let domain = data::load(&arguments.domain)?;
+    let view = Arc::new(data::view(&domain, arguments.view.as_deref())?.clone());
+    let engine = Arc::new(arguments.compute.engine()?);
+    let mut table = data::open(&arguments.input, &domain, Purpose::Questions)?;
+    let schema = Arc::new(domain.schema.clone());
+    let printer = Printer { domain: &domain, json: arguments.json, evidence: arguments.evidence };
+    data::runtime()?.block_on(async {
+        let from = arguments.origin.open(&domain).await?;
+        // Asking signs nothing; the key only completes the loop.
+        let key = AuthorKey::from_seed([0; 32]);
+        let mut learner = Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, 0);
+        let now_ms = data::now_ms();
+        loop {
+            let mut cases = vec![];
+            for row in table.by_ref().take(ROWS_AT_ONCE) {
+                cases.push(Case::new(&schema, row.map_err(data::table_failure)?, now_ms));
+            }
+            if cases.is_empty() {
+                break;
+            }
+            let answers = learner.ask(&cases, now_ms).await.map_err(Failure::failed)?;
+            let backend = engine.ran();
+            for (case, answer) in cases.iter().zip(&answers) {
+                let behind = printer.behind(&learner, &schema, &view, case, now_ms);
+                printer.print(case, answer, behind, backend.backend);
+            }
+        }
+        eprintln!("computed on {}", engine.ran());
+        from.close().await;
+        Ok(())
+    })
+}
+
+struct Printer<'a> {
+    domain: &'a Domain,
+    json: bool,
+    evidence: usize,
+}
+
+/// A packet behind an answer: its id, author, weight of one case, cases.
+type Behind = (String, String, f64, u16);
+
+impl Printer<'_> {
+    fn behind(
+        &self,
+        learner: &Learner<From>,
+        schema: &Schema,
+        view: &crate::domain::View,
+        case: &Case,
+        ask_ms: u64,
+    ) -> Vec<Behind> {
+        if self.evidence == 0 {
+            return vec![];
+        }
+        let batch = learner.batch(&learner.addresses(case), ask_ms);
+        let question = Question { schema, view, batch: &batch, ask_ms };
+        let embedding = crate::embed::cpu::embed_one(&view.metric, &case.signal);
+        let rows = question.evidence(&embedding).into_iter().take(self.evidence);
+        rows.map(|(row, weight)| {
+            let author = &batch.authors[batch.author[row] as usize];
+            (hex(&batch.ids[row]), hex(author), f64::from(weight) / 4_096.0, batch.cases[row])
+        })
+        .collect()
+    }
+
+    fn print(&self, case: &Case, answer: &Answer, behind: Vec<Behind>, backend: &str) {
+        if self.json {
+            output::json(&self.object(case, answer, &behind, backend));
+            return;
+        }
+        let further = match answer.further_cases {
+            Some(1) => "; 1 further case may flip the choice".to_string(),
+            Some(cases) => format!("; {cases} further cases may flip the choice"),
+            None => String::new(),
+        };
+        output::line(&format!(
+            "row {}: {} from {:.1} effective cases, {} packets of {} authors{further}",
+            case.row,
+            answer.verdict.name(),
+            answer.effective_cases,
+            answer.packets,
+            answer.authors,
+        ));
+        let mut rows = self.lines("all", &answer.outcomes);
+        if answer.actions.len() > 1 {
+            for (action, estimates) in &answer.actions {
+                let best = if action.is_some() && *action == answer.action { " (best)" } else { "" };
+                rows.extend(self.lines(&format!("{}{best}", self.action(*action)), estimates));
+            }
+        }
+        output::table(["action", "outcome", "estimate", "interval"], rows);
+        for (id, author, weight, cases) in behind {
+            output::line(&format!("  weight {weight:.4} x {cases} case(s)  packet {}  author {}", &id[..16], &author[..16]));
+        }
+    }
+
+    fn lines(&self, action: &str, estimates: &Estimates) -> Vec<[String; 4]> {
+        let outcomes = self.domain.schema.outcomes.iter().zip(estimates);
+        outcomes
+            .map(|(outcome, estimate)| {
+                let unit = if outcome.unit.is_empty() { String::new() } else { format!(" {}", outcome.unit) };
+                let (value, interval) = match estimate {
+                    None => ("unknown".to_string(), "-".to_string()),
+                    Some(e) => {
+                        (format!("{:.4}{unit}", e.estimate), format!("{:.4} to {:.4}{unit}", e.lower, e.upper))
+                    }
+                };
+                [action.to_string(), outcome.name.clone(), value, interval]
+            })
+            .collect()
+    }
+
+    fn object(&self, case: &Case, answer: &Answer, behind: &[Behind], backend: &str) -> Json {
+        let actions: Vec<Json> = answer
+            .actions
+            .iter()
+            .map(|(action, estimates)| {
+                json!({"action": action.map(|_| self.action(*action)), "outcomes": self.outcomes(estimates)})
+            })
+            .collect();
+        let mut object = json!({
+            "row": case.row,
+            "verdict": answer.verdict.name(),
+            "outcomes": self.outcomes(&answer.outcomes),
+            "action": answer.action.map(|action| self.action(Some(action))),
+            "actions": actions,
+            "effective_cases": answer.effective_cases,
+            "further_cases": answer.further_cases,
+            "packets": answer.packets,
+            "authors": answer.authors,
+            "backend": backend,
+        });
+        if self.evidence > 0 {
+            let list = behind.iter().map(|(id, author, weight, cases)| {
+                json!({"packet": id, "author": author, "weight": weight, "cases": cases})
+            });
+            object["evidence"] = list.collect();
+        }
+        object
+    }
+
+    fn outcomes(&self, estimates: &Estimates) -> Vec<Json> {
+        let outcomes = self.domain.schema.outcomes.iter().zip(estimates);
+        outcomes
+            .filter_map(|(outcome, estimate)| {
+                let e = (*estimate)?;
+                Some(json!({"name": outcome.name, "estimate": e.estimate, "lower": e.lower, "upper": e.upper}))
+            })
+            .collect()
+    }
+
+    fn action(&self, action: Option<u16>) -> String {
+        let known = |index: u16| self.domain.schema.actions.get(usize::from(index)).cloned();
+        action.map_or_else(|| "none".into(), |index| known(index).unwrap_or_else(|| format!("action {index}")))
+    }
+}

@@ -1,0 +1,221 @@
+//! `qis inspect`: what is in a packet file or a store.
+
+use super::{Failure, data, output};
+use crate::domain::Domain;
+use crate::packet::{Kind, Packet, PacketFile, hex};
+use crate::store::DiskStore;
+use serde_json::{Value as Json, json};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Packet file, or folder of a store that no node uses now
+    path: PathBuf,
+    /// Domain file, to show actions and outcomes by name and in their units
+    #[arg(long, value_name = "FILE")]
+    domain: Option<PathBuf>,
+    /// First packet to show
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    from: u64,
+    /// Packets or mailboxes to show at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Check the signatures of all packets
+    #[arg(long)]
+    verify: bool,
+    /// One JSON object per packet or mailbox
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.path.is_dir() {
+        return store(&arguments);
+    }
+    let domain = arguments.domain.as_deref().map(data::load).transpose()?;
+    let file = PacketFile::open(&arguments.path).map_err(Failure::rejected)?;
+    if !arguments.json {
+        output::line(&format!("{} packets of schema {}", file.count, hex(&file.schema)));
+    }
+    let (path, count) = (arguments.path.display().to_string(), file.count);
+    let (mut good, mut bad) = (0u64, vec![]);
+    let mut rows = vec![];
+    for (index, packet) in file.enumerate() {
+        let index = index as u64;
+        let shown = index >= arguments.from && rows.len() < arguments.limit;
+        if !shown && !arguments.verify {
+            if index > arguments.from {
+                break;
+            }
+            continue;
+        }
+        // A damaged packet is named; the others can still be looked at.
+        let packet = match packet.and_then(|packet| {
+            if arguments.verify {
+                let offset = 512 * (index + 1);
+                let named = |source| crate::packet::FileError::Packet {
+                    path: arguments.path.clone(),
+                    index,
+                    offset,
+                    source,
+                };
+                packet.verify().map(|verified| *verified.packet()).map_err(named)
+            } else {
+                Ok(packet)
+            }
+        }) {
+            Ok(packet) => packet,
+            Err(error) => {
+                bad.push(error);
+                continue;
+            }
+        };
+        good += 1;
+        if !shown {
+            continue;
+        }
+        if arguments.json {
+            output::json(&object(index, &packet, domain.as_ref()));
+        }
+        rows.push(row(index, &packet, domain.as_ref()));
+    }
+    if !arguments.json {
+        output::table(["index", "packet", "kind", "author", "seq", "cases", "action", "outcomes"], rows);
+        if arguments.verify {
+            output::line(&format!("{good} of {count} packets have good signatures"));
+        }
+    }
+    match bad.len() {
+        0 => Ok(()),
+        damaged => {
+            bad.iter().take(arguments.limit).for_each(|error| eprintln!("{error}"));
+            Err(Failure::rejected(Damaged { path, damaged, count }))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {damaged} of {count} packets are damaged or not signed by their author")]
+struct Damaged {
+    path: String,
+    damaged: usize,
+    count: u64,
+}
+
+fn kind(packet: &Packet) -> &'static str {
+    match packet.kind() {
+        Kind::Observed => "observed",
+        Kind::Synthesis => "synthesis",
+        Kind::Retraction => "retraction",
+    }
+}
+
+fn action(packet: &Packet, domain: Option<&Domain>) -> Option<String> {
+    let index = packet.action()?;
+    let named = domain.and_then(|domain| domain.schema.actions.get(usize::from(index)));
+    Some(named.cloned().unwrap_or_else(|| index.to_string()))
+}
+
+/// Name, value and standard deviation (or half-width) of each outcome present: in its unit where the
+/// domain is known, else over 0..=65,535.
+fn outcomes(packet: &Packet, domain: Option<&Domain>) -> Vec<(String, f64, f64)> {
+    (0..packet.outcomes())
+        .filter(|index| packet.mask() >> index & 1 == 1)
+        .map(|index| {
+            let (mean, spread) = packet.value(index);
+            let (mean, spread) = (f64::from(mean), f64::from(spread));
+            match domain.and_then(|domain| domain.schema.outcomes.get(index)) {
+                None => (format!("outcome {index}"), mean, spread),
+                Some(outcome) => {
+                    let width = outcome.high - outcome.low;
+                    (outcome.name.clone(), outcome.value(mean), spread / 65_535.0 * width)
+                }
+            }
+        })
+        .collect()
+}
+
+fn row(index: u64, packet: &Packet, domain: Option<&Domain>) -> [String; 8] {
+    let values = outcomes(packet, domain);
+    let values = values.iter().map(|(name, mean, spread)| format!("{name} {mean:.3} ± {spread:.3}"));
+    [
+        index.to_string(),
+        hex(&packet.id()[..8]),
+        kind(packet).into(),
+        hex(&packet.author()[..8]),
+        packet.sequence().to_string(),
+        packet.cases().to_string(),
+        action(packet, domain).unwrap_or_else(|| "-".into()),
+        values.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+fn object(index: u64, packet: &Packet, domain: Option<&Domain>) -> Json {
+    let values: Vec<Json> = outcomes(packet, domain)
+        .into_iter()
+        .map(|(name, mean, spread)| json!({"name": name, "value": mean, "spread": spread}))
+        .collect();
+    let mut object = json!({
+        "index": index,
+        "packet": hex(&packet.id()),
+        "kind": kind(packet),
+        "author": hex(packet.author()),
+        "sequence": packet.sequence(),
+        "schema": hex(packet.schema()),
+        "scope": hex(packet.scope()),
+        "reference": hex(packet.reference()),
+        "cases": packet.cases(),
+        "action": action(packet, domain),
+        "observed_at_ms": packet.observed_at(),
+        "expires_at_ms": packet.expires_at(),
+        "outcomes": values,
+        "note": packet.note(),
+    });
+    if let Some(record) = packet.synthesis() {
+        object["synthesis"] = json!({
+            "view": hex(&record.view),
+            "evidence_packets": record.evidence_packets,
+            "authors": record.authors,
+            "effective_cases": f64::from(record.effective_cases_256) / 256.0,
+            "verdict": record.verdict.name(),
+            "level_percent": record.level,
+        });
+    }
+    object
+}
+
+/// The mailboxes of a store.
+fn store(arguments: &Arguments) -> Result<(), Failure> {
+    let folder: &Path = &arguments.path;
+    let (store, report) = DiskStore::open(folder).map_err(Failure::failed)?;
+    if let Some(loss) = report.loss {
+        eprintln!("{loss}");
+    }
+    let mailboxes = store.addresses().map_err(Failure::failed)?;
+    if arguments.json {
+        for (address, stat) in mailboxes.iter().take(arguments.limit) {
+            output::json(&json!({
+                "address": hex(address),
+                "packets": stat.packets,
+                "observed": stat.observed,
+                "syntheses": stat.syntheses,
+                "retractions": stat.retractions,
+            }));
+        }
+        return Ok(());
+    }
+    output::line(&format!("{}: {} mailboxes", folder.display(), mailboxes.len()));
+    output::table(
+        ["address", "packets", "observed", "syntheses", "retractions"],
+        mailboxes.iter().take(arguments.limit).map(|(address, stat)| {
+            [
+                hex(&address[..16]),
+                stat.packets.to_string(),
+                stat.observed.to_string(),
+                stat.syntheses.to_string(),
+                stat.retractions.to_string(),
+            ]
+        }),
+    );
+    Ok(())
+}
