@@ -1,6 +1,7 @@
 //! Flags, output and exit codes: 0 done, 1 failed, 2 wrong use, 3 input rejected.
 
 mod bench;
+mod deposit;
 mod doctor;
 mod domain;
 mod failure;
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Measure fingerprints and merges on CPU and GPU
     Bench(bench::Arguments),
+    /// Put the packets of a file into the mailboxes of a swarm
+    Deposit(deposit::Arguments),
     /// Check this machine: adapters, known answers, clock, disk, ports, store
     Doctor(doctor::Arguments),
     /// Check a domain file, or draft one from a table
@@ -67,11 +70,25 @@ impl Compute {
     }
 }
 
+/// Reads `--peer`.
+fn peer_address(text: &str) -> Result<crate::net::Multiaddr, String> {
+    crate::net::parse_address(text).map_err(|error| error.to_string())
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which, like `qis=debug`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,qis=info"));
+    // A second call in one process keeps the first log.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Deposit(arguments) => deposit::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Domain(arguments) => domain::run(arguments),
         Command::Node(arguments) => node::run(arguments),

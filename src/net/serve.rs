@@ -102,6 +102,7 @@ impl Storage {
             }
             cursor => cursor.map(|cursor| Cursor { sequence: cursor.sequence, ..start }),
         };
+        self.store.set_now(unix_ms());
         let mut page = self.store.pull(address, cursor, max)?;
         page.cursor = Cursor { replica: local.0, epoch, sequence: page.cursor.sequence };
         Ok(page)
@@ -210,7 +211,6 @@ impl Server {
             Err(error @ StoreError::CursorExpired { .. }) => {
                 Response::Error(Refusal::new(Code::CursorExpired, error.to_string()))
             }
-            #[allow(unreachable_patterns)]
             Err(error) => unavailable(&error),
         }
     }
