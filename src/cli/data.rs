@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::distill::Case;
-use crate::domain::{Domain, Purpose, Table, TableError, View};
+use crate::domain::{Direction, Domain, Purpose, Table, TableError, View, init};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,8 +57,17 @@ pub struct DraftOptions {
 
 /// Drafts a domain from a table.
 pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
-    let _ = (path, &options.outcome, &options.action, &options.site);
-    Err(Failure::usage("drafting is on its way"))
+    let request = init::Request {
+        name: "drafted".into(),
+        outcomes: vec![options.outcome.clone()],
+        action: options.action.clone().into_iter().collect(),
+        site: options.site.clone(),
+        exact: vec![],
+        direction: Direction::Neutral,
+        labels: false,
+    };
+    let text = init::draft(path, &request).map_err(Failure::diagnosed)?;
+    Domain::parse("drafted.toml", &text).map_err(Failure::diagnosed)
 }
 
 /// All records of a delimited table, for splitting one before a domain is drafted.
@@ -117,8 +126,5 @@ pub fn now_ms() -> u64 {
 
 /// The asynchronous runtime that networking commands run in.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| io(Path::new("asynchronous runtime"), e))
+    crate::run::runtime().map_err(|e| io(Path::new("asynchronous runtime"), e))
 }

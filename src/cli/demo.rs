@@ -79,7 +79,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let stores = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
     let report = data::runtime()?.block_on(async {
         say(arguments.json, &format!("starting {nodes} nodes on QUIC at 127.0.0.1, each with its own store"));
-        let mut fleet = QuicFleet::start(nodes, stores.path(), &stage.schema, &stage.view)
+        let mut fleet = QuicFleet::start(nodes, stores.path(), &domain)
             .await
             .map_err(Failure::failed)?;
         play(&stage, &mut fleet, |event| tell(arguments.json, &stage, event)).await.map_err(Failure::failed)

@@ -3,7 +3,7 @@
 use super::{Failure, data, output};
 use crate::domain::Domain;
 use crate::packet::{Kind, Packet, PacketFile, hex};
-use crate::store::DiskStore;
+use crate::store::{DiskStore, PacketStore};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 

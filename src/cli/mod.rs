@@ -1,15 +1,19 @@
 //! Flags, output and exit codes: 0 done, 1 failed, 2 wrong use, 3 input rejected.
 
+mod ask;
 mod bench;
 mod data;
 mod demo;
+mod deposit;
 mod distill;
 mod doctor;
 mod domain;
 mod eval;
 mod failure;
+mod inspect;
 mod node;
 mod output;
+mod places;
 
 pub use failure::Failure;
 
@@ -26,18 +30,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Ask what the swarm knows of situations
+    Ask(ask::Arguments),
     /// Measure fingerprints and merges on CPU and GPU
     Bench(bench::Arguments),
     /// Play the whole loop on this machine: nodes that get smarter from each other
     Demo(demo::Arguments),
     /// Turn the rows of a table into a file of signed packets
     Distill(distill::Arguments),
+    /// Put the packets of a file into the mailboxes of a swarm
+    Deposit(deposit::Arguments),
     /// Check this machine: adapters, known answers, clock, disk, ports, store
     Doctor(doctor::Arguments),
     /// Check a domain file, or draft one from a table
     Domain(domain::Arguments),
     /// Measure what a swarm of nodes predicts for rows that no node has seen
     Eval(eval::Arguments),
+    /// Show what is in a packet file or a store
+    Inspect(inspect::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
 }
@@ -78,16 +88,32 @@ impl Compute {
     }
 }
 
+/// Reads `--peer`.
+fn peer_address(text: &str) -> Result<crate::net::Multiaddr, String> {
+    crate::net::parse_address(text).map_err(|error| error.to_string())
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which, like `qis=debug`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,qis=info"));
+    // A second call in one process keeps the first log.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Ask(arguments) => ask::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Distill(arguments) => distill::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Deposit(arguments) => deposit::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Domain(arguments) => domain::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Node(arguments) => node::run(arguments),
     };
     match result {

@@ -1,11 +1,12 @@
 //! Where a command finds packets: nodes of a swarm, a store on this machine, or packet files.
 
 use super::{Failure, peer_address};
-use crate::address::{Address, Addresser};
+use crate::address::Address;
 use crate::domain::Domain;
 use crate::mailbox::{Admission, LocalMailbox, Mailbox, MailboxError, Position, Pulled, Receipt, SystemClock};
 use crate::net::{Config, Identity, Multiaddr, NetHandle, NetMailbox, start};
 use crate::packet::{Packet, PacketFile, Verified, hex, verify_batch};
+use crate::run::places::Places;
 use crate::store::{DiskStore, MemoryStore, PacketStore, Stat};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -109,7 +110,7 @@ fn load(path: &std::path::Path, domain: &Domain, store: &MemoryStore) -> Result<
             expected: hex(&expected[..8]),
         }));
     }
-    let views: Vec<_> = domain.views.iter().map(|view| (view, Addresser::new(view))).collect();
+    let places = Places::new([domain]);
     let mut first = 0;
     loop {
         let block: Result<Vec<Packet>, _> = file.by_ref().take(8_192).collect();
@@ -123,11 +124,7 @@ fn load(path: &std::path::Path, domain: &Domain, store: &MemoryStore) -> Result<
                 let (index, problem) = (first + index as u64, error.to_string());
                 Failure::rejected(LoadError::Packet { path: shown.clone(), index, problem })
             })?;
-            for (view, addresser) in &views {
-                let embedding = crate::embed::cpu::embed_one(&view.metric, packet.signal());
-                let addresses = addresser.deposit(packet.scope(), &embedding);
-                batch.extend(addresses.into_iter().map(|address| (address, packet)));
-            }
+            batch.extend(places.addresses(&packet).into_iter().map(|address| (address, packet)));
         }
         first += block.len() as u64;
         store.deposit(super::data::now_ms(), &batch).map_err(Failure::failed)?;

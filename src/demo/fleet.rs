@@ -1,8 +1,9 @@
 //! Nodes that a demo can start, use and kill.
 
-use crate::domain::{Schema, View};
-use crate::mailbox::{Admission, Mailbox};
+use crate::domain::Domain;
+use crate::mailbox::Mailbox;
 use crate::net::{Config, Identity, NetHandle, NetMailbox, Remembered, Storage, start};
+use crate::run::places::admit;
 use crate::store::DiskStore;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,10 +46,9 @@ impl QuicFleet {
     pub async fn start(
         count: usize,
         folder: &Path,
-        schema: &Schema,
-        view: &View,
+        domain: &Domain,
     ) -> Result<QuicFleet, FleetError> {
-        let admission = Arc::new(Admission::new([Arc::new((schema.clone(), view.clone()))]));
+        let admission = admit([domain]);
         let mut nodes: Vec<NetHandle> = Vec::with_capacity(count);
         for node in 0..count {
             let (store, _) = DiskStore::open(&folder.join(format!("node-{node}")))

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// Packets of one deposit that are on their way together; a longer batch goes in blocks of these.
@@ -40,7 +40,13 @@ pub struct NetMailbox {
     storage: Option<Storage>,
     remembered: Arc<Remembered>,
     /// Packets that wait in memory for replicas that do not answer.
-    handed_off: Arc<AtomicUsize>,
+    handed_off: Arc<HandedOff>,
+}
+
+#[derive(Default)]
+struct HandedOff {
+    packets: AtomicUsize,
+    less: Notify,
 }
 
 impl NetMailbox {
@@ -60,6 +66,21 @@ impl NetMailbox {
     fn replicas_in(&self, view: &View, address: &Address) -> Vec<NodeKey> {
         let own = self.storage.is_some().then_some(self.shared.local);
         closest(address, view.members.iter().copied().chain(own), REPLICAS)
+    }
+
+    /// Waits until every replica has its copies of what was deposited, at most `patience`: a program
+    /// that ends takes its hand-offs with it. Says whether all have them.
+    pub async fn handed_off(&self, patience: Duration) -> bool {
+        let wait = async {
+            loop {
+                let less = self.handed_off.less.notified();
+                if self.handed_off.packets.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                less.await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.is_ok()
     }
 
     /// Replicas that answered last time; all of them where none did.
@@ -122,7 +143,6 @@ impl NetMailbox {
                         packets: Packets::Own(page.packets),
                     },
                     Ok(Err(StoreError::CursorExpired { .. })) => Answered::Expired,
-                    #[allow(unreachable_patterns)]
                     Ok(Err(error)) => Answered::Failed(error.to_string()),
                     Err(error) => Answered::Failed(error.to_string()),
                 }
@@ -348,9 +368,10 @@ impl Spread {
             if let Some(verdicts) = deposit.verdicts()
                 && let Some(settle) = self.settle.take()
             {
+                // Before the verdicts: who waits for hand-offs after them must see this one.
+                budget = HandOff::take(&self.mailbox.handed_off, self.batch.len());
                 // Whoever deposited may have gone; the hand-off goes on.
                 let _ = settle.send(verdicts);
-                budget = HandOff::take(&self.mailbox.handed_off, self.batch.len());
             }
             if deposit.finished() {
                 return;
@@ -373,13 +394,13 @@ impl Spread {
 
 /// A share of the packets that may wait in memory; given back when dropped.
 struct HandOff {
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<HandedOff>,
     packets: usize,
 }
 
 impl HandOff {
-    fn take(waiting: &Arc<AtomicUsize>, packets: usize) -> Option<HandOff> {
-        let before = waiting.fetch_add(packets, Ordering::Relaxed);
+    fn take(waiting: &Arc<HandedOff>, packets: usize) -> Option<HandOff> {
+        let before = waiting.packets.fetch_add(packets, Ordering::Relaxed);
         let share = HandOff { waiting: waiting.clone(), packets };
         (before + packets <= HANDOFF_PACKETS_MAX).then_some(share)
     }
@@ -387,7 +408,8 @@ impl HandOff {
 
 impl Drop for HandOff {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.packets, Ordering::Relaxed);
+        self.waiting.packets.fetch_sub(self.packets, Ordering::Relaxed);
+        self.waiting.less.notify_waiters();
     }
 }
 

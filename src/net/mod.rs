@@ -29,7 +29,7 @@ pub use handle::{NetHandle, Peer};
 pub use libp2p::{Multiaddr, PeerId};
 pub use mailbox::NetMailbox;
 pub use runtime::start;
-pub use serve::Storage;
+pub use serve::{Admit, Storage};
 
 use crate::node::NodeKey;
 use libp2p::identity::Keypair;

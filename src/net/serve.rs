@@ -7,7 +7,6 @@ use super::shared::View;
 use super::wire::{Code, DEPOSIT_BYTES, Refusal, Request, Response};
 use crate::address::Address;
 use crate::limits::{FRAME_PACKETS_MAX, REPLICAS};
-use crate::mailbox::Admission;
 use crate::node::deposit::Answer;
 use crate::node::{NodeKey, closest};
 use crate::packet::{Packet, Verified};
@@ -16,12 +15,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Says whether a packet may lie at an address at a time (Unix ms), or why not, in a line.
+pub type Admit = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Send + Sync;
+
 /// The mailboxes that a node keeps.
 #[derive(Clone)]
 pub struct Storage {
     /// Any store: its cursors are rewritten to the node's name, see [`Storage::pull`].
     pub store: Arc<dyn PacketStore>,
-    pub admission: Arc<Admission>,
+    pub admission: Arc<Admit>,
 }
 
 /// Unix time in milliseconds.
@@ -41,12 +43,12 @@ impl Storage {
         let mut answers = Vec::with_capacity(batch.len());
         let mut admitted = Vec::with_capacity(batch.len());
         for (address, packet) in batch {
-            answers.push(match self.admission.check(now_ms, &address, &packet) {
+            answers.push(match (self.admission)(&address, &packet, now_ms) {
                 Ok(()) => {
                     admitted.push((address, packet));
                     None
                 }
-                Err(refusal) => Some(Answer::Rejected(refusal.to_string())),
+                Err(reason) => Some(Answer::Rejected(reason)),
             });
         }
         let stored = if admitted.is_empty() { Vec::new() } else { self.store.deposit(now_ms, &admitted)? };
@@ -100,6 +102,7 @@ impl Storage {
             }
             cursor => cursor.map(|cursor| Cursor { sequence: cursor.sequence, ..start }),
         };
+        self.store.set_now(unix_ms());
         let mut page = self.store.pull(address, cursor, max)?;
         page.cursor = Cursor { replica: local.0, epoch, sequence: page.cursor.sequence };
         Ok(page)
@@ -208,7 +211,6 @@ impl Server {
             Err(error @ StoreError::CursorExpired { .. }) => {
                 Response::Error(Refusal::new(Code::CursorExpired, error.to_string()))
             }
-            #[allow(unreachable_patterns)]
             Err(error) => unavailable(&error),
         }
     }

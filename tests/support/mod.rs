@@ -4,9 +4,8 @@
 use qis::address::Address;
 use qis::net::{Config, Identity, Multiaddr, NetHandle, Storage, start};
 use qis::packet::{AuthorKey, Draft, Id, Kind, Verified};
-use qis::store::{Cursor, Deposited, PacketStore, Page, Stat, StoreError};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use qis::store::MemoryStore;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Packets of one author, each its own evidence.
@@ -35,7 +34,7 @@ pub fn ids(packets: &[Verified]) -> Vec<Id> {
 
 pub fn storage(identity: &Identity) -> Storage {
     Storage {
-        store: Arc::new(TestStore::new([identity.key().0[0]; 32])),
+        store: Arc::new(MemoryStore::new([identity.key().0[0]; 32])),
         admission: Arc::new(|_, _, _| Ok(())),
     }
 }
@@ -77,55 +76,4 @@ pub async fn wait_for(mut done: impl FnMut() -> bool, what: &str) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("waited ten seconds for {what}");
-}
-
-/// A mailbox is a list, a sequence its place plus one.
-pub struct TestStore {
-    replica: Id,
-    mailboxes: Mutex<HashMap<Address, Vec<Verified>>>,
-}
-
-impl TestStore {
-    pub fn new(replica: Id) -> TestStore {
-        TestStore { replica, mailboxes: Mutex::default() }
-    }
-}
-
-impl PacketStore for TestStore {
-    fn deposit(&self, _: u64, batch: &[(Address, Verified)]) -> Result<Vec<Deposited>, StoreError> {
-        let mut mailboxes = self.mailboxes.lock().unwrap();
-        let mut seen: HashMap<Address, std::collections::HashSet<Id>> = HashMap::new();
-        Ok(batch
-            .iter()
-            .map(|(address, packet)| {
-                let mailbox = mailboxes.entry(*address).or_default();
-                let seen = seen.entry(*address).or_insert_with(|| mailbox.iter().map(|p| p.id()).collect());
-                if !seen.insert(packet.id()) {
-                    return Deposited::Duplicate;
-                }
-                mailbox.push(*packet);
-                Deposited::Stored
-            })
-            .collect())
-    }
-
-    fn pull(&self, address: &Address, cursor: Option<Cursor>, max: usize) -> Result<Page, StoreError> {
-        if cursor.is_some_and(|cursor| (cursor.replica, cursor.epoch) != (self.replica, 1)) {
-            return Err(StoreError::CursorExpired { given: cursor.map_or(0, |c| c.epoch), current: 1 });
-        }
-        let mailboxes = self.mailboxes.lock().unwrap();
-        let mailbox = mailboxes.get(address).map_or(&[][..], Vec::as_slice);
-        let from = cursor.map_or(0, |cursor| cursor.sequence as usize).min(mailbox.len());
-        let to = mailbox.len().min(from + max);
-        let cursor = Cursor { replica: self.replica, epoch: 1, sequence: to as u64 };
-        Ok(Page { packets: mailbox[from..to].to_vec(), cursor, more: to < mailbox.len() })
-    }
-
-    fn stat(&self, address: &Address) -> Result<Stat, StoreError> {
-        let packets = self.mailboxes.lock().unwrap().get(address).map_or(0, Vec::len) as u64;
-        Ok(Stat { packets, observed: packets, ..Stat::default() })
-    }
-    fn start(&self) -> Cursor {
-        Cursor { replica: self.replica, epoch: 1, sequence: 0 }
-    }
 }
