@@ -172,7 +172,7 @@ impl Engine {
             }
             Err(error) => {
                 if !self.failed.swap(true, Ordering::Relaxed) {
-                    eprintln!("qis: {} on {}; going on with the CPU", error, accelerator.name());
+                    eprintln!("qis: {}: {error}; going on with the CPU", accelerator.name());
                 }
                 None
             }

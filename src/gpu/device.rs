@@ -56,7 +56,10 @@ impl Gpu {
         let sink = reports.clone();
         device.on_uncaptured_error(Arc::new(move |error| report(&sink, classify(error))));
         let sink = reports.clone();
-        device.set_device_lost_callback(move |_, message| report(&sink, GpuError::Lost(message)));
+        device.set_device_lost_callback(move |_, message| {
+            let message = if message.is_empty() { "the driver gives no reason".into() } else { message };
+            report(&sink, GpuError::Lost(message));
+        });
         let binding_bytes_max =
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(BINDING_BYTES_MAX);
         Ok(Gpu {
@@ -106,6 +109,12 @@ impl Gpu {
             });
             Ok(Program { layout: pipeline.get_bind_group_layout(0), pipeline })
         })
+    }
+
+    /// Ends the device as a crashed driver would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.device.destroy();
     }
 
     /// Runs `work` and turns whatever the driver reports meanwhile into an error.
