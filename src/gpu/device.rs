@@ -4,6 +4,9 @@ use super::pool::Pool;
 use super::{Adapter, BINDING_BYTES_MAX, Description, GpuError, Verdict, list, trusted, verdicts};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What every adapter allows; more would only make single dispatches long.
+const WORKGROUPS_MAX: u32 = 65_535;
+
 /// What the driver reported outside any call, first report first.
 pub(super) type Reports = Arc<Mutex<Option<GpuError>>>;
 
@@ -69,7 +72,7 @@ impl Gpu {
             description: adapter.description.clone(),
             // Whole words, since buffers are copied in words.
             binding_bytes_max: binding_bytes_max & !3,
-            workgroups_max: limits.max_compute_workgroups_per_dimension,
+            workgroups_max: limits.max_compute_workgroups_per_dimension.min(WORKGROUPS_MAX),
             reports,
         })
     }
