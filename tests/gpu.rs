@@ -221,7 +221,7 @@ fn check_fingerprint(embeddings: &Array2<i8>) {
 }
 
 /// Everything a job borrows.
-struct Bench {
+struct Case {
     kernel: Kernel,
     embeddings: Array2<i8>,
     gains: Vec<u16>,
@@ -231,8 +231,8 @@ struct Bench {
     spans: Vec<Span>,
 }
 
-impl Bench {
-    fn new(seed: u64, packets: usize, queries: usize, columns: usize, style: Style) -> Bench {
+impl Case {
+    fn new(seed: u64, packets: usize, queries: usize, columns: usize, style: Style) -> Case {
         let mut numbers = Numbers(seed);
         // A table with steps, zeros in between and an end that far packets reach.
         let mut table: Vec<u16> = (0..KERNEL_ENTRIES as u64)
@@ -245,7 +245,7 @@ impl Bench {
             Style::Sparse => 11,
             Style::Near => 2,
         };
-        Bench {
+        Case {
             kernel: Kernel { shift, table },
             embeddings: numbers.slots(packets, style),
             gains: (0..packets).map(|_| numbers.below(u64::from(WEIGHT_ONE) + 1) as u16).collect(),
@@ -257,7 +257,7 @@ impl Bench {
     }
 
     /// Every factor at its largest: sums pass u32 within a few packets.
-    fn saturate(mut self) -> Bench {
+    fn saturate(mut self) -> Case {
         self.kernel.table[..KERNEL_ENTRIES - 1].fill(WEIGHT_ONE);
         self.kernel.shift = 22;
         self.gains.fill(WEIGHT_ONE);
@@ -292,7 +292,7 @@ impl Bench {
 fn dense_tallies_are_equal_around_workgroups() {
     for packets in [0, 1, 7, 8, 9, 15, 16, 17, 255, 256, 257, 1_300] {
         for queries in [0, 1, 2, 7, 8, 9] {
-            Bench::new(10, packets, queries, 2, Style::Dense).check();
+            Case::new(10, packets, queries, 2, Style::Dense).check();
         }
     }
 }
@@ -301,7 +301,7 @@ fn dense_tallies_are_equal_around_workgroups() {
 fn tallies_are_equal_for_every_number_of_columns() {
     for columns in [0, 1, 2, 3, 5, 29, 32, 79, 80] {
         for style in STYLES {
-            Bench::new(11, 270, 9, columns, style).check();
+            Case::new(11, 270, 9, columns, style).check();
         }
     }
 }
@@ -310,9 +310,9 @@ fn tallies_are_equal_for_every_number_of_columns() {
 fn tallies_carry_at_the_extremes() {
     for packets in [1, 15, 16, 17, 256, 5_000] {
         for (queries, columns) in [(1, 1), (3, 80), (1, 0)] {
-            let bench = Bench::new(12, packets, queries, columns, Style::Extreme).saturate();
-            bench.check();
-            let row = naive_merge(&bench.job()).tally(0);
+            let case = Case::new(12, packets, queries, columns, Style::Extreme).saturate();
+            case.check();
+            let row = naive_merge(&case.job()).tally(0);
             let all = packets as u64 * u64::from(WEIGHT_ONE) * u64::from(CASES_MAX);
             assert_eq!((row.count, row.weight), (packets as u64, all), "the test reaches the extremes");
         }
@@ -325,8 +325,8 @@ fn ragged_tallies_are_equal() {
     let mut numbers = Numbers(13);
     for (spans, longest) in [(1, 1), (200, 5), (200, 40), (40, 300), (9, 1_500)] {
         for columns in [1, 2, 32] {
-            let mut bench = Bench::new(14, 3_000, 60, columns, Style::Near);
-            bench.spans = (0..spans)
+            let mut case = Case::new(14, 3_000, 60, columns, Style::Near);
+            case.spans = (0..spans)
                 .map(|_| {
                     let packets = numbers.below(longest + 1) as usize;
                     let start = numbers.below((3_000 - packets) as u64 + 1) as usize;
@@ -335,36 +335,36 @@ fn ragged_tallies_are_equal() {
                     Span { queries: first..first + queries, packets: start..start + packets }
                 })
                 .collect();
-            bench.check();
+            case.check();
         }
     }
 }
 
 #[test]
 fn spans_of_nothing_give_zeros() {
-    let mut bench = Bench::new(15, 100, 4, 2, Style::Near);
-    bench.spans = vec![
+    let mut case = Case::new(15, 100, 4, 2, Style::Near);
+    case.spans = vec![
         Span { queries: 0..0, packets: 0..100 },
         Span { queries: 1..3, packets: 50..50 },
         Span { queries: 4..4, packets: 100..100 },
     ];
-    bench.check();
-    bench.spans.clear();
-    bench.check();
+    case.check();
+    case.spans.clear();
+    case.check();
 }
 
 /// One span per author of the same question: the parts add up to the whole, and without one author
 /// is a subtraction.
 #[test]
 fn authors_add_up() {
-    let mut bench = Bench::new(16, 997, 1, 10, Style::Dense);
+    let mut case = Case::new(16, 997, 1, 10, Style::Dense);
     let mut ends: Vec<usize> = (0..=997).step_by(13).collect();
     ends.push(997);
-    bench.spans = ends.windows(2).map(|pair| Span { queries: 0..1, packets: pair[0]..pair[1] }).collect();
-    bench.spans.push(Span { queries: 0..1, packets: 0..997 });
-    bench.check();
+    case.spans = ends.windows(2).map(|pair| Span { queries: 0..1, packets: pair[0]..pair[1] }).collect();
+    case.spans.push(Span { queries: 0..1, packets: 0..997 });
+    case.check();
     let Some(gpu) = gpu() else { return };
-    let tallies = gpu.merge(&bench.job()).unwrap();
+    let tallies = gpu.merge(&case.job()).unwrap();
     let authors = tallies.rows() - 1;
     let mut rest = tallies.tally(authors);
     (0..authors).for_each(|author| rest.subtract(&tallies.tally(author)));
@@ -374,26 +374,26 @@ fn authors_add_up() {
 /// More pairs than one run takes, and more packets than one window.
 #[test]
 fn jobs_that_are_cut_are_equal() {
-    let mut bench = Bench::new(17, 530_001, 3, 1, Style::Near);
-    bench.spans = vec![
+    let mut case = Case::new(17, 530_001, 3, 1, Style::Near);
+    case.spans = vec![
         Span { queries: 0..2, packets: 0..530_001 },
         Span { queries: 2..3, packets: 524_287..524_289 },
         Span { queries: 0..3, packets: 524_289..530_001 },
     ];
-    let job = bench.job();
+    let job = case.job();
     if let Some(gpu) = gpu() {
         assert_eq!(gpu.merge(&job).unwrap(), qis::merge::cpu::merge(&job));
         // And the device's buffers, now used, do not shine through.
-        Bench::new(18, 20, 2, 3, Style::Dense).check();
+        Case::new(18, 20, 2, 3, Style::Dense).check();
     }
 }
 
 #[test]
 fn many_rows_are_equal() {
-    let mut bench = Bench::new(19, 64, 2_500, 2, Style::Dense);
-    bench.check();
-    bench.spans = (0..2_500).map(|q| Span { queries: q..q + 1, packets: q % 60..q % 60 + 4 }).collect();
-    bench.check();
+    let mut case = Case::new(19, 64, 2_500, 2, Style::Dense);
+    case.check();
+    case.spans = (0..2_500).map(|q| Span { queries: q..q + 1, packets: q % 60..q % 60 + 4 }).collect();
+    case.check();
 }
 
 /// Runs from several threads do not disturb each other.
@@ -403,7 +403,7 @@ fn concurrent_jobs_are_equal() {
         for seed in 20..24 {
             scope.spawn(move || {
                 for packets in [10, 300, 700] {
-                    Bench::new(seed, packets, 5, 4, Style::Dense).check();
+                    Case::new(seed, packets, 5, 4, Style::Dense).check();
                 }
             });
         }

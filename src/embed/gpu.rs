@@ -74,7 +74,7 @@ impl Shader {
         let out: &mut [[i8; SLOTS]] =
             bytemuck::cast_slice_mut(out.as_slice_mut().expect("rows in standard order"));
         let room = gpu.binding_bytes_max() / SLOTS as u64;
-        let step = room.min(u64::from(gpu.workgroups_max() * SIGNALS_PER_WORKGROUP)) as usize;
+        let step = room.min(u64::from(gpu.workgroups_max()) * u64::from(SIGNALS_PER_WORKGROUP)) as usize;
         for (signals, out) in rows(&signals).chunks(step).zip(out.chunks_mut(step)) {
             let parameters = Parameters { signals: signals.len() as u32, diagonal, shift, rounding };
             let bindings = [

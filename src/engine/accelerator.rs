@@ -9,7 +9,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// An open device with the three shaders compiled.
 pub struct Accelerator {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     embed: embed::gpu::Shader,
     fingerprint: fingerprint::gpu::Shader,
     merge: merge::gpu::Shader,

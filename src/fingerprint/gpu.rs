@@ -62,7 +62,7 @@ impl Shader {
     ) -> Result<(), GpuError> {
         assert_eq!(embeddings.nrows(), out.len(), "one fingerprint per embedding");
         let room = gpu.binding_bytes_max() / SLOTS as u64;
-        let step = room.min(u64::from(gpu.workgroups_max() * PACKETS_PER_WORKGROUP)) as usize;
+        let step = room.min(u64::from(gpu.workgroups_max()) * u64::from(PACKETS_PER_WORKGROUP)) as usize;
         for (embeddings, out) in rows(&embeddings).chunks(step).zip(out.chunks_mut(step)) {
             let packets = embeddings.len() as u32;
             let stream = bytemuck::pod_read_unaligned(&STREAM[..]);

@@ -92,7 +92,8 @@ fn kind(name: &str, device_type: wgpu::DeviceType) -> AdapterKind {
 /// One verdict per adapter; at most one is taken: among those that may be, the best kind, the first
 /// of equals. `name` is a part of the adapter's name, in any case.
 pub fn verdicts(adapters: &[Description], name: Option<&str>) -> Vec<Verdict> {
-    let wanted = name.map(str::to_lowercase);
+    // An empty name names nothing.
+    let wanted = name.map(str::to_lowercase).filter(|part| !part.trim().is_empty());
     let reason = |adapter: &Description| -> Option<String> {
         if !adapter.compute {
             return Some("it runs no compute shaders: a newer driver may".into());

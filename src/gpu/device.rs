@@ -4,6 +4,9 @@ use super::pool::Pool;
 use super::{Adapter, BINDING_BYTES_MAX, Description, GpuError, Verdict, list, trusted, verdicts};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What every adapter allows; more would only make single dispatches long.
+const WORKGROUPS_MAX: u32 = 65_535;
+
 /// What the driver reported outside any call, first report first.
 pub(super) type Reports = Arc<Mutex<Option<GpuError>>>;
 
@@ -56,7 +59,10 @@ impl Gpu {
         let sink = reports.clone();
         device.on_uncaptured_error(Arc::new(move |error| report(&sink, classify(error))));
         let sink = reports.clone();
-        device.set_device_lost_callback(move |_, message| report(&sink, GpuError::Lost(message)));
+        device.set_device_lost_callback(move |_, message| {
+            let message = if message.is_empty() { "the driver gives no reason".into() } else { message };
+            report(&sink, GpuError::Lost(message));
+        });
         let binding_bytes_max =
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(BINDING_BYTES_MAX);
         Ok(Gpu {
@@ -66,7 +72,7 @@ impl Gpu {
             description: adapter.description.clone(),
             // Whole words, since buffers are copied in words.
             binding_bytes_max: binding_bytes_max & !3,
-            workgroups_max: limits.max_compute_workgroups_per_dimension,
+            workgroups_max: limits.max_compute_workgroups_per_dimension.min(WORKGROUPS_MAX),
             reports,
         })
     }
@@ -106,6 +112,12 @@ impl Gpu {
             });
             Ok(Program { layout: pipeline.get_bind_group_layout(0), pipeline })
         })
+    }
+
+    /// Ends the device as a crashed driver would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.device.destroy();
     }
 
     /// Runs `work` and turns whatever the driver reports meanwhile into an error.

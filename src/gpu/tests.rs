@@ -23,6 +23,7 @@ fn a_software_adapter_is_taken_only_when_named() {
     assert!(reason.contains("--adapter llvmpipe"), "{reason}");
     assert_eq!(taken(&software, Some("LLVMPipe")), Some(0));
     assert_eq!(taken(&software, Some("radeon")), None);
+    assert_eq!(taken(&software, Some("")), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::tile::{LANES, QUERIES_PER_SEGMENT, Tiles};
 use crate::embed::rows;
 use crate::gpu::{Binding, Gpu, GpuError, Program, Resident, prelude};
 use crate::limits::{KERNEL_ENTRIES, SLOTS};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,9 +66,9 @@ pub struct Shader {
 }
 
 /// The columns of a window on the device: bytes to upload with the first run, then only kept.
-struct Columns {
+struct Columns<'a> {
     buffers: [Resident; 3],
-    bytes: Option<[Vec<u8>; 3]>,
+    bytes: Option<[Cow<'a, [u8]>; 3]>,
 }
 
 impl Shader {
@@ -90,10 +91,8 @@ impl Shader {
         let mut tallies = Tallies::zero(job.rows(), job.values.ncols());
         let widest = (2 * job.values.ncols()).max(SLOTS) as u64;
         let window = (gpu.binding_bytes_max() / widest).min(WINDOW_PACKETS_MAX) as usize;
-        // An even first packet keeps the u16 values of a window on whole words.
-        let window = window & !1;
         let read = job.spans.iter().filter(|span| !span.queries.is_empty() && !span.packets.is_empty());
-        let first = read.clone().map(|span| span.packets.start).min().unwrap_or(0) & !1;
+        let first = read.clone().map(|span| span.packets.start).min().unwrap_or(0);
         let last = read.map(|span| span.packets.end).max().unwrap_or(0);
         for start in (first..last).step_by(window) {
             self.window(gpu, job, start..(start + window).min(last), &mut tallies)?;
@@ -211,21 +210,34 @@ fn pieces(job: &Job, window: &Range<usize>) -> VecDeque<Piece> {
     pieces.collect()
 }
 
-impl Columns {
-    fn new(gpu: &Gpu, job: &Job, window: Range<usize>) -> Result<Columns, GpuError> {
-        let embeddings = bytemuck::cast_slice(&rows(&job.embeddings)[window.clone()]).to_vec();
+impl<'a> Columns<'a> {
+    fn new(gpu: &Gpu, job: &Job<'a>, window: Range<usize>) -> Result<Columns<'a>, GpuError> {
+        let embeddings = job.embeddings.to_slice().expect("rows in standard order");
+        let embeddings = &embeddings[window.start * SLOTS..window.end * SLOTS];
         let gains = job.gains[window.clone()].iter().zip(&job.cases[window.clone()]);
         let factors: Vec<[u16; 2]> = gains.map(|(&gain, &cases)| [gain, cases]).collect();
         let columns = job.values.ncols();
-        let values = job.values.as_slice().expect("rows in standard order");
-        let mut values: Vec<u8> =
-            bytemuck::cast_slice(&values[window.start * columns..window.end * columns]).to_vec();
-        // Whole words, and one at least where there is no column.
-        values.resize(values.len().next_multiple_of(4).max(4), 0);
-        let bytes = [embeddings, bytemuck::cast_slice(&factors).to_vec(), values];
+        let values = job.values.to_slice().expect("rows in standard order");
+        let values: &[u8] = bytemuck::cast_slice(&values[window.start * columns..window.end * columns]);
+        let bytes = [
+            Cow::Borrowed(bytemuck::cast_slice(embeddings)),
+            Cow::Owned(bytemuck::cast_slice(&factors).to_vec()),
+            whole_words(values),
+        ];
         let reserve = |i: usize| gpu.reserve(bytes[i].len() as u64);
         Ok(Columns { buffers: [reserve(0)?, reserve(1)?, reserve(2)?], bytes: Some(bytes) })
     }
+}
+
+/// Padded to words of four bytes, one at least.
+fn whole_words(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let length = bytes.len().next_multiple_of(4).max(4);
+    if length == bytes.len() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut padded = bytes.to_vec();
+    padded.resize(length, 0);
+    Cow::Owned(padded)
 }
 
 fn parameters(job: &Job) -> Parameters {
