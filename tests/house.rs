@@ -93,7 +93,9 @@ fn lib_lists_the_modules_in_the_order_of_their_ranks() {
 
 #[test]
 fn a_file_is_a_room() {
-    for (path, text) in files("src", "rs").into_iter().chain(files("tests", "rs")).chain(files("shaders", "wgsl")) {
+    for (path, text) in
+        files("src", "rs").into_iter().chain(files("tests", "rs")).chain(files("shaders", "wgsl"))
+    {
         let lines = text.lines().count();
         assert!(lines <= 600, "{} has {lines} lines: split it by meaning", path.display());
     }

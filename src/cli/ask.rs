@@ -133,7 +133,11 @@ impl Printer<'_> {
         }
         output::table(["action", "outcome", "estimate", "interval"], rows);
         for (id, author, weight, cases) in behind {
-            output::line(&format!("  weight {weight:.4} x {cases} case(s)  packet {}  author {}", &id[..16], &author[..16]));
+            output::line(&format!(
+                "  weight {weight:.4} x {cases} case(s)  packet {}  author {}",
+                &id[..16],
+                &author[..16]
+            ));
         }
     }
 
@@ -144,9 +148,10 @@ impl Printer<'_> {
                 let unit = if outcome.unit.is_empty() { String::new() } else { format!(" {}", outcome.unit) };
                 let (value, interval) = match estimate {
                     None => ("unknown".to_string(), "-".to_string()),
-                    Some(e) => {
-                        (format!("{:.4}{unit}", e.estimate), format!("{:.4} to {:.4}{unit}", e.lower, e.upper))
-                    }
+                    Some(e) => (
+                        format!("{:.4}{unit}", e.estimate),
+                        format!("{:.4} to {:.4}{unit}", e.lower, e.upper),
+                    ),
                 };
                 [action.to_string(), outcome.name.clone(), value, interval]
             })
@@ -187,13 +192,16 @@ impl Printer<'_> {
         outcomes
             .filter_map(|(outcome, estimate)| {
                 let e = (*estimate)?;
-                Some(json!({"name": outcome.name, "estimate": e.estimate, "lower": e.lower, "upper": e.upper}))
+                Some(
+                    json!({"name": outcome.name, "estimate": e.estimate, "lower": e.lower, "upper": e.upper}),
+                )
             })
             .collect()
     }
 
     fn action(&self, action: Option<u16>) -> String {
         let known = |index: u16| self.domain.schema.actions.get(usize::from(index)).cloned();
-        action.map_or_else(|| "none".into(), |index| known(index).unwrap_or_else(|| format!("action {index}")))
+        action
+            .map_or_else(|| "none".into(), |index| known(index).unwrap_or_else(|| format!("action {index}")))
     }
 }

@@ -26,7 +26,11 @@ pub fn outcome(domain: &Domain, name: &str) -> Result<usize, Failure> {
     let outcomes = &domain.schema.outcomes;
     outcomes.iter().position(|outcome| outcome.name == name).ok_or_else(|| {
         let known: Vec<&str> = outcomes.iter().map(|outcome| outcome.name.as_str()).collect();
-        Failure::usage(format!("domain `{}` has no outcome `{name}`; it has {}", domain.name, known.join(", ")))
+        Failure::usage(format!(
+            "domain `{}` has no outcome `{name}`; it has {}",
+            domain.name,
+            known.join(", ")
+        ))
     })
 }
 
@@ -72,7 +76,8 @@ pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
 
 /// All records of a delimited table, for splitting one before a domain is drafted.
 pub fn records(path: &Path) -> Result<(Vec<csv::StringRecord>, csv::StringRecord), Failure> {
-    let rejected = |e: csv::Error| Failure::rejected(RecordError { path: path.display().to_string(), source: e });
+    let rejected =
+        |e: csv::Error| Failure::rejected(RecordError { path: path.display().to_string(), source: e });
     let mut reader = csv::Reader::from_path(path).map_err(rejected)?;
     let header = reader.headers().map_err(rejected)?.clone();
     let rows: Result<Vec<_>, _> = reader.records().collect();

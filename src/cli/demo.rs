@@ -79,9 +79,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let stores = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
     let report = data::runtime()?.block_on(async {
         say(arguments.json, &format!("starting {nodes} nodes on QUIC at 127.0.0.1, each with its own store"));
-        let mut fleet = QuicFleet::start(nodes, stores.path(), &domain)
-            .await
-            .map_err(Failure::failed)?;
+        let mut fleet = QuicFleet::start(nodes, stores.path(), &domain).await.map_err(Failure::failed)?;
         play(&stage, &mut fleet, |event| tell(arguments.json, &stage, event)).await.map_err(Failure::failed)
     })?;
     write(&arguments.output, &report)?;
@@ -147,7 +145,10 @@ fn tell(json: bool, stage: &Play, event: Event) {
             say(json, &format!("a new outcome is deposited: the mailbox grows, {before} -> {after} packets"));
         }
         Event::Killed { nodes } => {
-            say(json, &format!("killed {nodes} of {} nodes without goodbye; the others ask again", stage.nodes));
+            say(
+                json,
+                &format!("killed {nodes} of {} nodes without goodbye; the others ask again", stage.nodes),
+            );
         }
         Event::AfterKill(after) => say(
             json,

@@ -72,7 +72,9 @@ fn print(summary: &Summary, packets: u64, as_json: bool) {
         let object = json!({ "packets": packets, "stored": stored, "duplicate": duplicate, "rejected": rejected, "reasons": reasons });
         output::json(&object);
     } else {
-        output::line(&format!("{packets} packets: {stored} stored, {duplicate} duplicate, {rejected} rejected"));
+        output::line(&format!(
+            "{packets} packets: {stored} stored, {duplicate} duplicate, {rejected} rejected"
+        ));
         reasons.iter().for_each(|(index, reason)| eprintln!("packet {index}: {reason}"));
     }
 }

@@ -86,7 +86,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         }));
         return Ok(());
     }
-    output::line(&format!("{rows} rows became {packets} packets of 512 bytes in {}", arguments.output.display()));
+    output::line(&format!(
+        "{rows} rows became {packets} packets of 512 bytes in {}",
+        arguments.output.display()
+    ));
     if unknown > 0 {
         output::line(&format!("{unknown} rows have no known outcome: nothing to tell yet"));
     }

@@ -110,9 +110,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             _ => None,
         };
         let setting = Setting { schema: &schema, view, engine: &engine, outcome };
-        let mut split =
-            eval::run(setting, &prepared.cases, (&prepared.train, &prepared.test), nodes, seed)
-                .map_err(Failure::failed)?;
+        let mut split = eval::run(setting, &prepared.cases, (&prepared.train, &prepared.test), nodes, seed)
+            .map_err(Failure::failed)?;
         if let Some((path, writer)) = &mut predictions {
             write_predictions(writer, &schema, &split).map_err(|e| data::io(path, e))?;
         }

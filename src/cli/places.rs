@@ -3,7 +3,9 @@
 use super::{Failure, peer_address};
 use crate::address::Address;
 use crate::domain::Domain;
-use crate::mailbox::{Admission, LocalMailbox, Mailbox, MailboxError, Position, Pulled, Receipt, SystemClock};
+use crate::mailbox::{
+    Admission, LocalMailbox, Mailbox, MailboxError, Position, Pulled, Receipt, SystemClock,
+};
 use crate::net::{Config, Identity, Multiaddr, NetHandle, NetMailbox, start};
 use crate::packet::{Packet, PacketFile, Verified, hex, verify_batch};
 use crate::run::places::Places;
@@ -60,7 +62,11 @@ impl Origin {
             for path in &self.packets {
                 load(path, domain, &store)?;
             }
-            return Ok(From::Memory(LocalMailbox::new(Arc::new(store), Admission::new(views()), SystemClock)));
+            return Ok(From::Memory(LocalMailbox::new(
+                Arc::new(store),
+                Admission::new(views()),
+                SystemClock,
+            )));
         }
         let mut peers = self.peer.clone();
         if peers.is_empty() {
@@ -91,7 +97,9 @@ struct NobodyAnswers(String);
 /// Why a packet file cannot be asked.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
-    #[error("{path}: the packets are of schema {found}, domain `{domain}` has {expected}: name their domain file")]
+    #[error(
+        "{path}: the packets are of schema {found}, domain `{domain}` has {expected}: name their domain file"
+    )]
     Schema { path: String, found: String, domain: String, expected: String },
     #[error("{path}: packet {index}: {problem}")]
     Packet { path: String, index: u64, problem: String },

@@ -43,11 +43,7 @@ impl QuicFleet {
     ///
     /// # Errors
     /// A store or a socket that cannot be opened; nodes that do not find each other.
-    pub async fn start(
-        count: usize,
-        folder: &Path,
-        domain: &Domain,
-    ) -> Result<QuicFleet, FleetError> {
+    pub async fn start(count: usize, folder: &Path, domain: &Domain) -> Result<QuicFleet, FleetError> {
         let admission = admit([domain]);
         let mut nodes: Vec<NetHandle> = Vec::with_capacity(count);
         for node in 0..count {

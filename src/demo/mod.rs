@@ -45,11 +45,20 @@ pub struct Play {
 
 /// What happens, as it happens.
 pub enum Event<'a> {
-    Started { nodes: usize, train: usize, test: usize },
+    Started {
+        nodes: usize,
+        train: usize,
+        test: usize,
+    },
     Step(&'a Step),
     /// One outcome came in: the mailbox before and after.
-    Grew { before: u64, after: u64 },
-    Killed { nodes: usize },
+    Grew {
+        before: u64,
+        after: u64,
+    },
+    Killed {
+        nodes: usize,
+    },
     AfterKill(AfterKill),
 }
 
@@ -106,7 +115,11 @@ pub async fn play<F: Fleet>(
         killed: killed.len(),
         asked: before.len(),
         answered: after.iter().flatten().filter(|answer| answer.packets > 0).count(),
-        equal: before.iter().zip(&after).filter(|(before, after)| before.is_some() && before == after).count(),
+        equal: before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before.is_some() && before == after)
+            .count(),
     };
     tell(Event::AfterKill(after_kill));
     Ok(Report {
@@ -124,7 +137,8 @@ pub async fn play<F: Fleet>(
 
 /// 1, 2, 4, ... and the whole.
 fn sizes(nodes: usize) -> Vec<usize> {
-    let mut sizes: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < nodes).collect();
+    let mut sizes: Vec<usize> =
+        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < nodes).collect();
     sizes.push(nodes);
     sizes
 }
@@ -178,7 +192,8 @@ impl<'a, M: Mailbox> Stage<'a, M> {
             of_node[generator.random_range(0..nodes)].push(query);
         }
         let asking = self.learners[..nodes].iter_mut().zip(&of_node).map(|(learner, queries)| {
-            let cases: Vec<Case> = queries.iter().map(|&query| play.cases[self.test[query]].clone()).collect();
+            let cases: Vec<Case> =
+                queries.iter().map(|&query| play.cases[self.test[query]].clone()).collect();
             async move { learner.ask(&cases, play.now_ms).await }
         });
         let found = try_join_all(asking).await?;
@@ -210,7 +225,8 @@ impl<'a, M: Mailbox> Stage<'a, M> {
         let moved = self.moved();
         let first = &play.cases[self.test[0]];
         let mailbox = self.learners[0].packets(&self.learners[0].addresses(first)).count() as u64;
-        let ms = |after: std::time::Duration, before: std::time::Duration| (after - before).as_secs_f64() * 1e3;
+        let ms =
+            |after: std::time::Duration, before: std::time::Duration| (after - before).as_secs_f64() * 1e3;
         Ok(Step {
             nodes,
             pathways: nodes * (nodes - 1) / 2,

@@ -86,10 +86,8 @@ pub fn html(report: &Report) -> String {
         ],
     );
     let pathways = plot("pathways N(N-1)/2", &[("pathways", BLUE, over_nodes(|s| Some(s.pathways as f64)))]);
-    let bytes = plot(
-        "KiB pulled over QUIC",
-        &[("KiB", BLUE, over_nodes(|step| Some(step.bytes as f64 / 1024.0)))],
-    );
+    let bytes =
+        plot("KiB pulled over QUIC", &[("KiB", BLUE, over_nodes(|step| Some(step.bytes as f64 / 1024.0)))]);
     let per_node = |value: fn(&Step) -> f64| {
         report.steps.iter().map(|step| (step.nodes as f64, value(step) / step.nodes as f64)).collect()
     };

@@ -143,7 +143,13 @@ mod tests {
         let mut won = (0.0, 0.0);
         for (p, _) in pairs.iter().filter(|pair| pair.1) {
             for (q, _) in pairs.iter().filter(|pair| !pair.1) {
-                won.0 += if p > q { 1.0 } else if p == q { 0.5 } else { 0.0 };
+                won.0 += if p > q {
+                    1.0
+                } else if p == q {
+                    0.5
+                } else {
+                    0.0
+                };
                 won.1 += 1.0;
             }
         }

@@ -241,11 +241,9 @@ fn signals_of(cases: &[Case], rows: &[usize]) -> Array2<i8> {
 fn intervals(schema: &Schema, answer: Option<&Answer>) -> Vec<Option<(f64, f64, f64)>> {
     match answer {
         None => vec![None; schema.outcomes.len()],
-        Some(answer) => answer
-            .outcomes
-            .iter()
-            .map(|estimate| estimate.map(|e| (e.estimate, e.lower, e.upper)))
-            .collect(),
+        Some(answer) => {
+            answer.outcomes.iter().map(|estimate| estimate.map(|e| (e.estimate, e.lower, e.upper))).collect()
+        }
     }
 }
 

@@ -54,7 +54,9 @@ pub fn deal(cases: &[Case], train: &[usize], nodes: Nodes, seed: u64) -> Vec<Vec
             let limit = rows.map_or(order.len(), |rows| rows.saturating_mul(count).min(order.len()));
             match dirichlet {
                 None => deal_evenly(&order[..limit], count),
-                Some(concentration) => deal_unevenly(cases, &order, count, limit, concentration, &mut generator),
+                Some(concentration) => {
+                    deal_unevenly(cases, &order, count, limit, concentration, &mut generator)
+                }
             }
         }
     }
@@ -178,7 +180,9 @@ mod tests {
             all.sort_unstable();
             all.dedup();
             assert_eq!(all.len(), 120, "each row at most once, twelve a node");
-            let share = |rows: &Vec<usize>| (0..4).map(|c| rows.iter().filter(|&r| r % 4 == c).count()).max().unwrap();
+            let share = |rows: &Vec<usize>| {
+                (0..4).map(|c| rows.iter().filter(|&r| r % 4 == c).count()).max().unwrap()
+            };
             nodes.iter().map(share).sum::<usize>()
         };
         assert!(largest_class_share(Some(0.1)) > largest_class_share(None) + 20);
@@ -190,6 +194,9 @@ mod tests {
         let nodes = deal(&cases, &(0..100).collect::<Vec<_>>(), Nodes::Sites, 0);
         assert_eq!(nodes.len(), 3);
         let test: Vec<usize> = (100..110).collect();
-        assert_eq!(askers(&cases, &test, &nodes, true, 0), test.iter().map(|row| row % 3).collect::<Vec<_>>());
+        assert_eq!(
+            askers(&cases, &test, &nodes, true, 0),
+            test.iter().map(|row| row % 3).collect::<Vec<_>>()
+        );
     }
 }

@@ -8,10 +8,10 @@ pub mod answer;
 pub mod batch;
 pub mod cpu;
 pub mod finish;
+pub mod gpu;
 pub mod live;
 mod quantile;
 pub mod synthesis;
-pub mod gpu;
 pub mod tally;
 pub mod tile;
 

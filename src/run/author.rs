@@ -18,7 +18,9 @@ const FORMAT: u32 = 1;
 pub enum AuthorError {
     #[error("author file {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("author file {path}: {problem}; restore it from a backup, or name another file to become a new author")]
+    #[error(
+        "author file {path}: {problem}; restore it from a backup, or name another file to become a new author"
+    )]
     Damaged { path: PathBuf, problem: String },
     #[error("author file {path} has format {found}; this program reads format {FORMAT}")]
     Format { path: PathBuf, found: u32 },
@@ -94,8 +96,7 @@ impl AuthorFile {
     }
 
     fn save(&self) -> Result<(), AuthorError> {
-        let content =
-            Content { format: FORMAT, seed: hex(&self.seed), next_sequence: self.next_sequence };
+        let content = Content { format: FORMAT, seed: hex(&self.seed), next_sequence: self.next_sequence };
         let write = || -> std::io::Result<()> {
             let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // Temporary files are readable by their owner only, and stay so under their new name.

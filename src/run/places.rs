@@ -58,9 +58,9 @@ impl Places {
 /// What a replica that serves these domains admits: the rules of [`Admission`]. Without any domain it
 /// carries packets of every schema wherever they were put.
 pub fn admit<'a>(domains: impl IntoIterator<Item = &'a Domain>) -> Arc<Admit> {
-    let pairs = domains.into_iter().flat_map(|domain| {
-        domain.views.iter().map(|view| Arc::new((domain.schema.clone(), view.clone())))
-    });
+    let pairs = domains
+        .into_iter()
+        .flat_map(|domain| domain.views.iter().map(|view| Arc::new((domain.schema.clone(), view.clone()))));
     let mut pairs = pairs.peekable();
     let open = pairs.peek().is_none();
     let admission = Admission::new(pairs);
