@@ -61,6 +61,17 @@ pub fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether the disk has no room for even a small file.
+pub fn is_full(folder: &Path) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let probe = || {
+        let mut file = tempfile::tempfile_in(folder)?;
+        file.write_all(&[0x51; 1 << 20])?;
+        file.sync_all()
+    };
+    probe().is_err_and(|e| matches!(e.kind(), StorageFull | QuotaExceeded))
+}
+
 /// The replica id in `FORMAT`; `None` where there is no such file.
 ///
 /// # Errors

@@ -68,8 +68,33 @@ pub struct DiskStore {
 struct Writer {
     head: Head,
     mark: MarkFile,
-    /// Why writes stopped.
-    halted: Option<String>,
+    halted: Option<Halt>,
+}
+
+/// Why writes stopped.
+#[derive(Clone)]
+enum Halt {
+    Full,
+    Failed(String),
+}
+
+impl Halt {
+    fn error(&self, path: &Path) -> StoreError {
+        let path = path.to_path_buf();
+        match self {
+            Halt::Full => StoreError::Full { path },
+            Halt::Failed(reason) => StoreError::Halted { path, reason: reason.clone() },
+        }
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Halt::Full => f.write_str("the disk is full"),
+            Halt::Failed(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// What opening found.
@@ -177,7 +202,7 @@ impl DiskStore {
     pub fn health(&self) -> Health {
         let (commits, packets, halted) = {
             let writer = self.writer();
-            (writer.head.commits, writer.head.packets(), writer.halted.clone())
+            (writer.head.commits, writer.head.packets(), writer.halted.as_ref().map(Halt::to_string))
         };
         Health {
             replica: self.start.replica,
@@ -241,15 +266,21 @@ impl DiskStore {
         // The mark is written even after an empty change: a packet that is there already is
         // acknowledged too, and its own mark may have failed.
         let result = result.and_then(|()| writer.mark.advance(&writer.head));
-        if let Err(e) = &result {
-            writer.halted = Some(e.to_string());
-        }
-        result
+        result.map_err(|e| {
+            let halt = match e {
+                StoreError::Full { .. } => Halt::Full,
+                // The database keeps the cause of a failed write of its own threads to itself.
+                StoreError::Halted { .. } if files::is_full(&self.path) => Halt::Full,
+                StoreError::Halted { reason, .. } => Halt::Failed(reason),
+                e => Halt::Failed(e.to_string()),
+            };
+            writer.halted.insert(halt).error(&self.path)
+        })
     }
 
     fn check_halted(&self, writer: &Writer) -> Result<(), StoreError> {
         match &writer.halted {
-            Some(reason) => Err(StoreError::Halted { path: self.path.clone(), reason: reason.clone() }),
+            Some(halt) => Err(halt.error(&self.path)),
             None => Ok(()),
         }
     }

@@ -214,13 +214,16 @@ fn new_identity(folder: &Path, mark: &mut MarkFile) -> Result<Id, StoreError> {
     Ok(replica)
 }
 
+/// Puts one entry of an old table (key, value) into the new database.
+type Apply = dyn Fn(&mut Change, &[u8], &[u8]) -> Result<(), StoreError>;
+
 /// Deposits all good records anew, in their order, into the folder `rebuild`; returns their number.
 /// Both databases are closed then.
 fn rebuild(folder: &Path, old: Tables, epoch: u64) -> Result<u64, StoreError> {
     let path = folder.join("rebuild");
     let new = Tables::open(&path)?;
     let mut head = Change::new(&new).commit(&Head::new(epoch))?;
-    let mut pass = |table: Table, apply: &dyn Fn(&mut Change, &[u8], &[u8]) -> Result<(), StoreError>| {
+    let mut pass = |table: Table, apply: &Apply| {
         for part in readable(&old, table).chunks(REBUILD_BATCH) {
             let mut change = Change::new(&new);
             for key in part {

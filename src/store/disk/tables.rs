@@ -1,4 +1,5 @@
-//! The only place that knows fjall: tables, changes and its errors.
+//! The database: its tables, changes to them and its errors. Elsewhere fjall shows only as the item of
+//! an iteration.
 
 use super::layout::{Head, Sum, TABLES, parse_packet_key};
 use crate::address::Address;
@@ -314,6 +315,9 @@ pub fn store_error(path: &Path, error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => io_error(&path, e),
         fjall::Error::Locked => StoreError::Locked { path },
+        fjall::Error::Poisoned => {
+            StoreError::Halted { path, reason: "an earlier write of the database failed".into() }
+        }
         e => StoreError::Halted { path, reason: e.to_string() },
     }
 }
