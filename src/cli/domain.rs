@@ -35,9 +35,9 @@ enum Command {
 
 fn bandwidth(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        // Beyond 2,000 every pair of embeddings is alike, below 0.1 only equal ones.
-        Ok(x) if (0.1..=2_000.0).contains(&x) => Ok(x),
-        _ => Err("a number from 0.1 to 2000 expected".into()),
+        // Beyond 2,000 every pair of embeddings is alike, below 1 only equal ones.
+        Ok(x) if (1.0..=2_000.0).contains(&x) => Ok(x),
+        _ => Err("a number from 1 to 2000 expected".into()),
     }
 }
 

@@ -12,6 +12,9 @@ pub mod source;
 pub mod table;
 pub mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use encode::{Value, ValueError, mean_and_deviation, mean_signal};
 pub use file::{Domain, DomainError, Problem};
 pub use schema::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema};

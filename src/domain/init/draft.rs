@@ -135,7 +135,7 @@ pub(super) fn write(
 
     let parts = Parts { request, roles, profile, plans: &plans, left_out: &left_out, separator };
     let draft = parts.text(&outcomes, record.as_deref(), 30.0);
-    let bandwidth = bandwidth::typical(&parts.signals(file, &draft)?);
+    let bandwidth = bandwidth::best(&parts.cases(file, &draft)?);
     Ok(parts.text(&outcomes, record.as_deref(), bandwidth))
 }
 
@@ -449,8 +449,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The signals of the sampled rows, read by the draft as every reader would.
-    fn signals(&self, file: &str, draft: &str) -> Result<Vec<[i8; SLOTS]>, InitError> {
+    /// The first sampled rows, read by the draft as every reader would.
+    fn cases(&self, file: &str, draft: &str) -> Result<Vec<bandwidth::Case>, InitError> {
         let wrong = |source| InitError::Draft { file: file.into(), source };
         let mut domain = Domain::parse("draft", draft).map_err(wrong)?;
         domain.source.separator = Some(Separator::Character(b','));
@@ -462,17 +462,23 @@ impl Parts<'_> {
             line: 0,
             source: std::io::Error::other(error.to_string()),
         };
-        for record in &self.profile.sample {
+        for record in self.profile.sample.iter().take(bandwidth::CASES_MAX) {
             writer.write_byte_record(record).map_err(broken)?;
         }
         let bytes = writer.into_inner().map_err(|error| broken(error.into_error().into()))?;
         let table =
             Table::from_bytes(file, Box::new(std::io::Cursor::new(bytes)), &domain, Purpose::Evidence)?;
-        let mut signals = Vec::new();
+        let mut cases = Vec::new();
         for row in table {
-            signals.push(domain.schema.signal(&row?.values));
+            let row = row?;
+            cases.push(bandwidth::Case {
+                signal: domain.schema.signal(&row.values),
+                scope: domain.schema.scope(&row.values),
+                site: row.site,
+                outcomes: row.outcomes,
+            });
         }
-        Ok(signals)
+        Ok(cases)
     }
 
     fn text(&self, outcomes: &[OutcomePlan], record: Option<&str>, bandwidth: f64) -> String {
@@ -559,7 +565,7 @@ impl Parts<'_> {
         writeln!(text, "address = {{ tables = 1, bits = 0, probes = 1 }}")?;
         writeln!(
             text,
-            "# How much a case counts by its distance: a Gaussian, from the distances in the table."
+            "# How much a case counts by its distance: the Gaussian that predicts sampled rows best."
         )?;
         writeln!(
             text,

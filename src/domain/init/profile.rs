@@ -1,7 +1,8 @@
 //! One pass over a table in bounded memory: what each column holds, and a sample of rows.
 
 use super::InitError;
-use crate::domain::table::Records;
+use crate::domain::source::same;
+use crate::domain::table::{Records, canonical};
 use csv::ByteRecord;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -119,9 +120,15 @@ impl Column {
         if self.is_numeric() {
             let number = |text: &String| text.parse::<f64>().unwrap_or(0.0);
             values.sort_by(|a, b| number(a).total_cmp(&number(b)));
-            values.dedup_by(|a, b| number(a) == number(b));
         }
-        Some(values)
+        // Other forms of one number are one value; equal ones need not be neighbours among texts.
+        let mut once: Vec<String> = Vec::with_capacity(values.len());
+        for value in values {
+            if !once.iter().any(|earlier| same(&value, earlier)) {
+                once.push(value);
+            }
+        }
+        Some(once)
     }
 }
 
@@ -189,12 +196,13 @@ impl Profile {
                 line,
                 column: column.name.clone(),
             })?;
-            column.add(text.trim());
+            column.add(&canonical(text));
         }
         if let (Some(seen), false) = (&mut self.actions, actions.is_empty()) {
-            let parts: Vec<&str> = actions
+            let parts: Vec<_> = actions
                 .iter()
-                .map(|&index| std::str::from_utf8(record.get(index).unwrap_or(b"")).unwrap_or("").trim())
+                .map(|&index| canonical(std::str::from_utf8(record.get(index).unwrap_or(b"")).unwrap_or("")))
+                .map(|part| if MISSING_MARKS.contains(&&*part) { "".into() } else { part })
                 .collect();
             if parts.iter().any(|part| !part.is_empty()) {
                 *seen.entry(parts.join("/")).or_default() += 1;

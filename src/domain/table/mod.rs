@@ -21,6 +21,7 @@ use super::file::Domain;
 use super::schema::Schema;
 use super::source::{OutcomeRule, Source, same};
 use csv::ByteRecord;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 use unicode_normalization::UnicodeNormalization;
@@ -203,14 +204,14 @@ impl Table {
         &self.file
     }
 
-    /// The trimmed text of a wanted column in the current record; `None` where there is no such
-    /// column.
-    fn cell(&self, wanted: usize, line: u64) -> Result<Option<&str>, TableError> {
+    /// The trimmed text, in NFC, of a wanted column in the current record; `None` where there is no
+    /// such column.
+    fn cell(&self, wanted: usize, line: u64) -> Result<Option<Cow<'_, str>>, TableError> {
         let Some(bytes) = self.cells[wanted].and_then(|index| self.record.get(index)) else {
             return Ok(None);
         };
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text.trim())),
+            Ok(text) => Ok(Some(canonical(text))),
             Err(_) => Err(TableError::NotUtf8 {
                 file: self.file.clone(),
                 line,
@@ -269,9 +270,9 @@ impl Table {
     fn value(&self, index: usize, line: u64) -> Result<Value, TableError> {
         let wanted = self.places.features[index];
         let feature = &self.schema.features[index];
-        let text = self.cell(wanted, line)?.unwrap_or("");
+        let cell = self.cell(wanted, line)?.unwrap_or_default();
         let own = self.source.features.get(&feature.name);
-        let mut text = text;
+        let mut text: &str = &cell;
         if self.source.is_missing(text, own.map_or(&[], |own| &own.missing)) {
             text = "";
         } else if let Some(own) = own
@@ -287,13 +288,13 @@ impl Table {
         let outcome = &self.schema.outcomes[index];
         let Some(text) = self.cell(wanted, line)? else { return Ok(None) };
         let own = self.source.outcomes.get(&outcome.name);
-        if self.source.is_missing(text, own.map_or(&[], |own| &own.missing)) {
+        if self.source.is_missing(&text, own.map_or(&[], |own| &own.missing)) {
             return Ok(None);
         }
         let end = |yes| if yes { outcome.high } else { outcome.low };
         let rule = own.map_or(&OutcomeRule::Number, |own| &own.rule);
         if let OutcomeRule::Equals(mark) = rule {
-            return Ok(Some(end(same(text, mark) || text.nfc().eq(mark.chars()))));
+            return Ok(Some(end(same(&text, mark))));
         }
         let number = match text.parse::<f64>() {
             Ok(number) if number.is_finite() => number,
@@ -312,14 +313,14 @@ impl Table {
         let mut parts = Vec::with_capacity(self.places.action.len());
         for &wanted in &self.places.action {
             match self.cell(wanted, line)? {
-                Some(text) if !self.source.is_missing(text, &[]) => parts.push(text),
-                _ => parts.push(""),
+                Some(text) if !self.source.is_missing(&text, &[]) => parts.push(text),
+                _ => parts.push(Cow::Borrowed("")),
             }
         }
         if parts.iter().all(|part| part.is_empty()) {
             return Ok(None);
         }
-        let joined: String = parts.join("/").nfc().collect();
+        let joined = parts.join("/");
         let action = spelled(&self.source.action.values, &joined);
         match self.schema.actions.iter().position(|known| known == action) {
             Some(index) => Ok(Some(index as u16)),
@@ -339,23 +340,23 @@ impl Table {
 
     fn name(&self, wanted: Option<usize>, line: u64) -> Result<Option<String>, TableError> {
         let Some(wanted) = wanted else { return Ok(None) };
-        let text = self.cell(wanted, line)?.unwrap_or("");
-        Ok((!self.source.is_missing(text, &[])).then(|| text.nfc().collect()))
+        let text = self.cell(wanted, line)?.unwrap_or_default();
+        Ok((!self.source.is_missing(&text, &[])).then(|| text.into_owned()))
     }
 
     fn time(&self, line: u64) -> Result<Option<u64>, TableError> {
         let Some(wanted) = self.places.time else { return Ok(None) };
-        let text = self.cell(wanted, line)?.unwrap_or("");
-        if self.source.is_missing(text, &[]) {
+        let text = self.cell(wanted, line)?.unwrap_or_default();
+        if self.source.is_missing(&text, &[]) {
             return Ok(None);
         }
-        match parse_time(text) {
+        match parse_time(&text) {
             Some(time) => Ok(Some(time)),
             None => Err(TableError::Time {
                 file: self.file.clone(),
                 line,
                 column: self.wanted[wanted].clone(),
-                text: text.into(),
+                text: text.into_owned(),
             }),
         }
     }
@@ -408,6 +409,12 @@ pub(super) fn open_bytes(path: &Path) -> Result<(String, Bytes), TableError> {
         Ok(opened) => Ok((file, Box::new(opened))),
         Err(source) => Err(TableError::Open { file, source }),
     }
+}
+
+/// A cell without the blanks around it, in NFC.
+pub(in crate::domain) fn canonical(text: &str) -> Cow<'_, str> {
+    let text = text.trim();
+    if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
 
 /// The canonical form of a spelling, or the text itself.

@@ -65,7 +65,7 @@ impl Records {
                     .has_headers(false)
                     .flexible(true)
                     .buffer_capacity(BUFFER_BYTES)
-                    .from_reader(Metered { bytes, budget: budget.clone() });
+                    .from_reader(Metered::new(bytes, budget.clone()));
                 Kind::Csv { reader: Box::new(reader), budget }
             }
             Separator::Whitespace => Kind::Blanks(Lines::new(bytes)),
@@ -112,7 +112,11 @@ impl Records {
                     Ok(true) if record.as_slice().len() > RECORD_BYTES_MAX => {
                         Err(too_long(&self.file, begin))
                     }
-                    Ok(true) => Ok(Some(record.position().map_or(begin, csv::Position::line))),
+                    // Counted back from the record's end: empty lines before it belong to no record.
+                    Ok(true) => {
+                        let inside = record.as_slice().iter().filter(|&&byte| byte == b'\n').count() as u64;
+                        Ok(Some(reader.position().line().saturating_sub(inside + 1).max(1)))
+                    }
                     Err(error) => {
                         let source = match error.into_kind() {
                             csv::ErrorKind::Io(source) => source,
@@ -207,21 +211,61 @@ fn guess(file: &str, first_line: &[u8]) -> Separator {
 
 /// A stream that gives at most `budget` bytes until the budget is filled again: so a quotation mark
 /// that is never closed cannot draw a whole file into memory.
+///
+/// It also turns Windows line ends into plain ones and ends the last line, because the CSV reader
+/// counts the two halves of a Windows line end to different records.
 struct Metered {
     bytes: Bytes,
     budget: Arc<AtomicUsize>,
+    /// A carriage return was read last and is held back until the byte after it is known.
+    held: bool,
+    /// The last byte given; a line feed before the first.
+    last: u8,
+}
+
+impl Metered {
+    fn new(bytes: Bytes, budget: Arc<AtomicUsize>) -> Metered {
+        Metered { bytes, budget, held: false, last: b'\n' }
+    }
 }
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let budget = self.budget.load(Ordering::Relaxed);
-        if budget == 0 {
-            return Err(std::io::Error::new(ErrorKind::InvalidData, "record too long"));
+        if buffer.len() < 2 {
+            return Err(std::io::Error::other("the buffer has no room for a line end"));
         }
-        let length = buffer.len().min(budget);
-        let read = self.bytes.read(&mut buffer[..length])?;
-        self.budget.store(budget - read, Ordering::Relaxed);
-        Ok(read)
+        loop {
+            let budget = self.budget.load(Ordering::Relaxed);
+            if budget == 0 {
+                return Err(std::io::Error::new(ErrorKind::InvalidData, "record too long"));
+            }
+            let start = usize::from(self.held);
+            buffer[0] = b'\r';
+            let end = buffer.len().min(start + budget);
+            let read = self.bytes.read(&mut buffer[start..end])?;
+            self.budget.store(budget - read, Ordering::Relaxed);
+            if read == 0 {
+                let ended = !self.held && self.last == b'\n';
+                (self.held, self.last) = (false, b'\n');
+                buffer[0] = b'\n';
+                return Ok(usize::from(!ended));
+            }
+            let filled = start + read;
+            self.held = buffer[filled - 1] == b'\r';
+            let filled = filled - usize::from(self.held);
+            let mut kept = 0;
+            for index in 0..filled {
+                if buffer[index] == b'\r' && index + 1 < filled && buffer[index + 1] == b'\n' {
+                    continue;
+                }
+                buffer[kept] = buffer[index];
+                kept += 1;
+            }
+            if kept > 0 {
+                self.last = buffer[kept - 1];
+                return Ok(kept);
+            }
+        }
     }
 }
 
