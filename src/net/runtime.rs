@@ -230,7 +230,11 @@ impl Runtime {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = self.commands.recv() => match command {
                     Some(Command::Ask { to, request, reply }) => self.ask(to, request, reply),
-                    Some(Command::Stalled(key)) => self.decide(Input::Failed(key)),
+                    Some(Command::Stalled { nodes, noted }) => {
+                        nodes.into_iter().for_each(|key| self.decide(Input::Failed(key)));
+                        // Whoever asked may have gone.
+                        let _ = noted.send(());
+                    }
                     Some(Command::Shutdown) | None => break,
                 },
                 Some(finished) = self.finished.recv() => self.on_finished(finished),
