@@ -464,9 +464,6 @@ impl Runtime {
             return self.on_greeting_failed(greeting, "its answer is no list of members");
         };
         self.heard(peer, connection, storage, addresses);
-        if let Some(index) = greeting.seed {
-            self.decide(Input::SeedReached(index));
-        }
         let near = self.is_loopback(connection);
         let introduced = members.into_iter().map(|mut contact| {
             contact.addresses = usable(contact.addresses, near);
@@ -475,6 +472,10 @@ impl Runtime {
         // Only what can be dialled is worth remembering.
         let introduced = introduced.filter(|c| PeerId::from_bytes(&c.peer).is_ok()).collect();
         self.decide(Input::Introduced(introduced));
+        // Last: before the introductions the list would look settled with the seed alone.
+        if let Some(index) = greeting.seed {
+            self.decide(Input::SeedReached(index));
+        }
     }
 
     /// A node has told who it is, over a connection that proves its peer id.
