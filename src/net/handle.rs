@@ -1,7 +1,7 @@
 //! A running node, seen from outside.
 
 use super::mailbox::NetMailbox;
-use super::shared::{Command, Shared};
+use super::shared::Shared;
 use super::{Multiaddr, PeerId, Traffic};
 use crate::node::NodeKey;
 use libp2p::multiaddr::Protocol;
@@ -88,7 +88,7 @@ impl NetHandle {
 
     /// Closes every connection and ends the event loop.
     pub async fn shutdown(mut self) {
-        self.shared.send(Command::Shutdown).await;
+        self.shared.shut_down().await;
         // A panic of the loop has been reported by the runtime.
         let _ = (&mut self.task).await;
     }

@@ -4,7 +4,7 @@
 use super::check::{Remembered, verify};
 use super::counters::Counters;
 use super::serve::Storage;
-use super::shared::{AskError, Command, Shared, View};
+use super::shared::{AskError, Shared, View};
 use super::wire::{Code, DEPOSIT_BYTES, Request, Response};
 use crate::address::Address;
 use crate::limits::{FRAME_PACKETS_MAX, HANDOFF_PACKETS_MAX, PACKET_BYTES, REPLICAS};
@@ -205,9 +205,7 @@ impl Mailbox for NetMailbox {
             tokio::select! {
                 Some(answered) = asking.next() => arrived.push(answered),
                 () = tokio::time::sleep_until(wake) => {
-                    for replica in gather.unfinished() {
-                        self.shared.send(Command::Stalled(replica)).await;
-                    }
+                    self.shared.stalled(gather.unfinished()).await;
                     gather.step(gather::Input::Tick, now().max(gather.wake_ms().unwrap_or(0)));
                     continue;
                 }

@@ -230,7 +230,11 @@ impl Runtime {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = self.commands.recv() => match command {
                     Some(Command::Ask { to, request, reply }) => self.ask(to, request, reply),
-                    Some(Command::Stalled(key)) => self.decide(Input::Failed(key)),
+                    Some(Command::Stalled { nodes, noted }) => {
+                        nodes.into_iter().for_each(|key| self.decide(Input::Failed(key)));
+                        // Whoever asked may have gone.
+                        let _ = noted.send(());
+                    }
                     Some(Command::Shutdown) | None => break,
                 },
                 Some(finished) = self.finished.recv() => self.on_finished(finished),
@@ -460,9 +464,6 @@ impl Runtime {
             return self.on_greeting_failed(greeting, "its answer is no list of members");
         };
         self.heard(peer, connection, storage, addresses);
-        if let Some(index) = greeting.seed {
-            self.decide(Input::SeedReached(index));
-        }
         let near = self.is_loopback(connection);
         let introduced = members.into_iter().map(|mut contact| {
             contact.addresses = usable(contact.addresses, near);
@@ -471,6 +472,10 @@ impl Runtime {
         // Only what can be dialled is worth remembering.
         let introduced = introduced.filter(|c| PeerId::from_bytes(&c.peer).is_ok()).collect();
         self.decide(Input::Introduced(introduced));
+        // Last: before the introductions the list would look settled with the seed alone.
+        if let Some(index) = greeting.seed {
+            self.decide(Input::SeedReached(index));
+        }
     }
 
     /// A node has told who it is, over a connection that proves its peer id.

@@ -24,8 +24,11 @@ pub(super) enum Command {
         request: Request,
         reply: oneshot::Sender<Result<Response, AskError>>,
     },
-    /// A reader gave up waiting for this node.
-    Stalled(NodeKey),
+    /// A reader gave up waiting for these nodes. `noted` resolves when they count as silent.
+    Stalled {
+        nodes: Vec<NodeKey>,
+        noted: oneshot::Sender<()>,
+    },
     Shutdown,
 }
 
@@ -84,8 +87,16 @@ impl Shared {
         }
     }
 
-    pub async fn send(&self, command: Command) {
-        // A stopped loop has nothing left to be told.
-        let _ = self.commands.send(command).await;
+    pub async fn shut_down(&self) {
+        // A loop that has ended needs no order.
+        let _ = self.commands.send(Command::Shutdown).await;
+    }
+
+    /// Returns once the nodes count as silent: the next reader does not wait for them again.
+    pub async fn stalled(&self, nodes: Vec<NodeKey>) {
+        let (noted, done) = oneshot::channel();
+        // A loop that has ended has no use for it.
+        let _ = self.commands.send(Command::Stalled { nodes, noted }).await;
+        let _ = done.await;
     }
 }
