@@ -164,7 +164,8 @@ impl<'a> Source<'a> {
                 };
                 let mut cases = data::cases(train, &domain, Purpose::Evidence)?;
                 let train = cases.len();
-                cases.extend(data::cases(test, &domain, Purpose::Questions)?);
+                let purpose = if auto { Purpose::Unseen } else { Purpose::Questions };
+                cases.extend(data::cases(test, &domain, purpose)?);
                 Ok(Source::Pair { domain: Arc::new(domain), cases: Arc::new(cases), train })
             }
             _ => Err(Failure::usage("either --data or --train with --test")),
@@ -190,7 +191,7 @@ impl<'a> Source<'a> {
                 let part = folder.path().join("train.csv");
                 data::write_records(&part, &header, train.iter().map(|&row| &rows[row]))?;
                 let domain = data::draft(&part, &draft_options(arguments))?;
-                let cases = data::cases(path, &domain, Purpose::Questions)?;
+                let cases = data::cases(path, &domain, Purpose::Unseen)?;
                 Ok(Prepared { domain: Arc::new(domain), cases: Arc::new(cases), train, test })
             }
         }

@@ -1,15 +1,12 @@
 //! Clock, disk, ports, store.
 
 use super::Check;
+use crate::store::{StoreError, read_format};
 use std::io::Write;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Versions of the store that this build reads.
-const STORE_FORMATS: [&str; 1] = ["1"];
-/// The file in a store that names its version.
-const FORMAT_FILE: &str = "FORMAT";
 /// A store below this is about to stop accepting packets: two million packets of 512 bytes.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// 2025-01-01 and 2100-01-01 in Unix seconds: outside, the clock was never set.
@@ -109,24 +106,19 @@ fn echo() -> std::io::Result<u16> {
 pub fn store_check(path: &Path) -> Check {
     let name = "store";
     let shown = path.display();
-    let format = path.join(FORMAT_FILE);
-    match std::fs::read_to_string(&format) {
-        Ok(text) if !STORE_FORMATS.contains(&text.trim()) => {
-            let text: String = text.trim().chars().take(40).collect();
-            return Check::failed(
-                name,
-                format!("{} names format {text:?}; this build knows {STORE_FORMATS:?}", format.display()),
-                "use the qis release that wrote the store, or another --store",
-            );
+    match read_format(path) {
+        Ok(_) => {}
+        Err(error @ StoreError::Version { .. }) => {
+            let remedy = "use the qis release that wrote the store, or another --store";
+            return Check::failed(name, error.to_string(), remedy);
         }
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Check::failed(
-                name,
-                format!("{}: {error}", format.display()),
-                format!("sudo chown -R \"$(id -u)\" {shown}"),
-            );
+        Err(error @ StoreError::Format { .. }) => {
+            let remedy = format!("restore {shown} from a copy, or move it away to start empty");
+            return Check::failed(name, error.to_string(), remedy);
         }
-        _ => {}
+        Err(error) => {
+            return Check::failed(name, error.to_string(), format!("sudo chown -R \"$(id -u)\" {shown}"));
+        }
     }
     let here = existing(path);
     match write_and_remove(here) {

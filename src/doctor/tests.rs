@@ -7,15 +7,19 @@ fn a_healthy_folder_passes() {
         let check = store_check(&path);
         assert_eq!(check.status, Status::Passed, "{check:?}");
     }
-    std::fs::write(folder.path().join("FORMAT"), "1\n").unwrap();
-    assert_eq!(store_check(folder.path()).status, Status::Passed);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the check leaves nothing behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the check leaves nothing behind");
+    let store = folder.path().join("store");
+    drop(crate::store::DiskStore::open(&store).unwrap());
+    assert_eq!(store_check(&store).status, Status::Passed);
 }
 
 #[test]
 fn a_store_of_another_format_fails_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    for content in [&b"999\n"[..], b"", b"\xff\xfe\x00"] {
+    drop(crate::store::DiskStore::open(folder.path()).unwrap());
+    let good = std::fs::read(folder.path().join("FORMAT")).unwrap();
+    let newer = [&good[..4], &[2, 0, 0, 0], &good[8..]].concat();
+    for content in [&newer[..], b"", b"\xff\xfe\x00"] {
         std::fs::write(folder.path().join("FORMAT"), content).unwrap();
         let check = store_check(folder.path());
         assert_eq!(check.status, Status::Failed, "{check:?}");

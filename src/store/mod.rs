@@ -25,6 +25,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
+pub use disk::files::read_format;
 pub use disk::{DiskStore, Health, Loss, OpenReport};
 pub use memory::MemoryStore;
 

@@ -34,6 +34,9 @@ pub enum Purpose {
     /// To be asked about: only the features' columns must be there; outcomes, action, site, record
     /// and time are read where they are.
     Questions,
+    /// Questions under a domain that was drafted from other rows: what the draft has never seen (a
+    /// level, a word, a number beyond the range) counts as missing.
+    Unseen,
 }
 
 /// One case of a table.
@@ -75,6 +78,7 @@ impl Row {
 /// nothing does.
 pub struct Table {
     file: String,
+    purpose: Purpose,
     schema: Schema,
     source: Source,
     records: Records,
@@ -131,6 +135,7 @@ impl Table {
         let Wanted { names, needed, by } = wanted;
         let mut table = Table {
             file: file.into(),
+            purpose,
             clipped: vec![0; schema.outcomes.len()],
             schema,
             source,
@@ -231,7 +236,7 @@ impl Table {
         }
         let mut values = Vec::with_capacity(self.schema.features.len());
         for index in 0..self.schema.features.len() {
-            values.push(self.value(index, line)?);
+            values.push(self.value(index, line).or_else(|error| self.forgive(error, Value::Missing))?);
         }
         let mut row = Row {
             number: self.number,
@@ -239,7 +244,7 @@ impl Table {
             values,
             outcomes: Vec::with_capacity(self.schema.outcomes.len()),
             outcome_numbers: Vec::with_capacity(self.schema.outcomes.len()),
-            action: self.action(line)?,
+            action: self.action(line).or_else(|error| self.forgive(error, None))?,
             site: self.name(self.places.site, line)?,
             record: self.name(self.places.record, line)?,
             time_ms: self.time(line)?,
@@ -249,18 +254,22 @@ impl Table {
             row.outcome_numbers.push(number);
             row.outcomes.push(match number {
                 None => None,
-                Some(number) => {
-                    let column = self.places.outcomes[index];
-                    let (value, clipped) = self
-                        .schema
-                        .outcome(index, number)
-                        .map_err(|error| self.wrong(column, line, error))?;
-                    self.clipped[index] += u64::from(clipped);
-                    Some(value)
-                }
+                Some(number) => match self.schema.outcome(index, number) {
+                    Ok((value, clipped)) => {
+                        self.clipped[index] += u64::from(clipped);
+                        Some(value)
+                    }
+                    Err(error) => self.forgive(self.wrong(self.places.outcomes[index], line, error), None)?,
+                },
             });
         }
         Ok(row)
+    }
+
+    /// `instead` of a cell that does not fit, where the domain was drafted without having seen it.
+    fn forgive<T>(&self, error: TableError, instead: T) -> Result<T, TableError> {
+        let unseen = matches!(error, TableError::Value { .. } | TableError::UnknownAction { .. });
+        if self.purpose == Purpose::Unseen && unseen { Ok(instead) } else { Err(error) }
     }
 
     fn wrong(&self, wanted: usize, line: u64, error: ValueError) -> TableError {

@@ -27,7 +27,7 @@
 //! a store in place deletes `high-water` in it: the next opening then begins a new epoch, and no
 //! cursor skips a sequence that is given out again.
 
-mod files;
+pub mod files;
 mod layout;
 mod open;
 mod rules;
