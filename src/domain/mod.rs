@@ -2,7 +2,8 @@
 //!
 //! A domain is a TOML file. [`schema`] lists what is hashed into the schema id, [`view`] what is
 //! hashed into view and index ids; the `[source]` table, which says how a table is read, is in
-//! neither.
+//! neither. [`mod@file`] reads domain files, [`table`] the rows that they describe, and [`init`]
+//! drafts a domain file from a table.
 
 mod encode;
 pub mod file;

@@ -2,6 +2,8 @@
 
 mod bandwidth;
 mod draft;
+mod features;
+mod outcomes;
 mod profile;
 
 #[cfg(test)]

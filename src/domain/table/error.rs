@@ -56,7 +56,7 @@ pub enum TableError {
     /// A cell is no value of its feature or outcome.
     #[error("{file}:{line}: column `{column}`: {error}")]
     #[diagnostic(help("{}", remedy(.error)))]
-    Value { file: String, line: u64, column: String, error: ValueError },
+    Value { file: String, line: u64, column: String, error: Box<ValueError> },
     /// The action is not one of the schema's.
     #[error("{file}:{line}: column `{column}`: \"{text}\" is not one of the actions {actions}")]
     #[diagnostic(help("add it to `actions`, or map the spelling in [source.action] values"))]

@@ -273,7 +273,12 @@ impl Table {
     }
 
     fn wrong(&self, wanted: usize, line: u64, error: ValueError) -> TableError {
-        TableError::Value { file: self.file.clone(), line, column: self.wanted[wanted].clone(), error }
+        TableError::Value {
+            file: self.file.clone(),
+            line,
+            column: self.wanted[wanted].clone(),
+            error: Box::new(error),
+        }
     }
 
     fn value(&self, index: usize, line: u64) -> Result<Value, TableError> {
