@@ -233,7 +233,7 @@ impl Request {
         let request = match kind {
             1 => Request::Hello { storage: reader.flag()?, addresses: reader.addresses()? },
             2 => {
-                if body.is_empty() || body.len() % DEPOSIT_BYTES != 0 {
+                if body.is_empty() || !body.len().is_multiple_of(DEPOSIT_BYTES) {
                     let reason = format!("{} bytes are not n x {DEPOSIT_BYTES}", body.len());
                     return Err(Refusal::new(Code::Malformed, reason));
                 }
@@ -330,7 +330,7 @@ impl Response {
             131 => {
                 let cursor = reader.cursor()?;
                 let more = reader.flag()?;
-                if reader.0.len() % PACKET_BYTES != 0 {
+                if !reader.0.len().is_multiple_of(PACKET_BYTES) {
                     let reason = format!("{} bytes are not n x {PACKET_BYTES}", reader.0.len());
                     return Err(Refusal::new(Code::Malformed, reason));
                 }

@@ -190,23 +190,21 @@ impl Members {
         }
         let full = self.known.len() >= MEMBERS_MAX;
         match self.known.get_mut(&key) {
-            Some(known) => {
-                // A node that moved is found by the word of others, but only while it is silent.
-                if known.attempt.failures > 0 {
-                    for address in contact.addresses {
-                        if !known.contact.addresses.contains(&address) {
-                            known.contact.addresses.insert(0, address);
-                        }
+            // A node that moved is found by the word of others, but only while it is silent.
+            Some(known) if known.attempt.failures > 0 => {
+                for address in contact.addresses {
+                    if !known.contact.addresses.contains(&address) {
+                        known.contact.addresses.insert(0, address);
                     }
-                    known.contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
                 }
+                known.contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
             }
             None if !full && !contact.addresses.is_empty() => {
                 contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
                 let attempt = Attempt { retry_at_ms: now_ms, ..Attempt::default() };
                 self.known.insert(key, Known { contact, member: false, attempt, heard_ms: now_ms });
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 
