@@ -40,7 +40,7 @@
 //! | [`net`] | does: libp2p over QUIC, wire frames |
 //! | [`run`] | the live loop and what running nodes need |
 //! | [`eval`] | measuring quality |
-//! | [`bench`] | measuring speed |
+//! | [`bench`](mod@bench) | measuring speed |
 //! | [`doctor`] | checking a machine |
 //! | [`demo`] | the whole loop on one machine, measured as it happens |
 //! | [`cli`] | flags, output, exit codes |
@@ -63,8 +63,9 @@
 //! No aggregator, no trained model, no global clock, no floating point before the last step, no
 //! home-made hash table of the network, database or TLS.
 #![deny(unsafe_code)]
+// Docs lead readers of the source into private rooms too: `cargo doc --document-private-items` opens them.
+#![allow(rustdoc::private_intra_doc_links)]
 
-// Lowest rank first: a module imports only from the ranks above it in this list.
 pub mod address;
 pub mod bench;
 pub mod cli;

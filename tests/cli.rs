@@ -17,7 +17,10 @@ fn data(path: &str) -> Option<String> {
     let folder = std::env::var("QIS_DATA_DIR").unwrap_or_else(|_| root("../shared/data"));
     let path = Path::new(&folder).join(path);
     if !path.exists() {
-        eprintln!("SKIPPED: no {}; set QIS_DATA_DIR (datasets/MANIFEST.toml says where to get the sets)", path.display());
+        eprintln!(
+            "SKIPPED: no {}; set QIS_DATA_DIR (datasets/MANIFEST.toml says where to get the sets)",
+            path.display()
+        );
         return None;
     }
     Some(path.display().to_string())
@@ -106,8 +109,16 @@ impl Folder {
     fn distilled(&self) -> String {
         let packets = self.path("ward.qpk");
         let summary = json(&[
-            "distill", "--domain", &self.path("ward.toml"), "--input", &self.path("ward.csv"),
-            "--author", &self.path("me.json"), "--output", &packets, "--json",
+            "distill",
+            "--domain",
+            &self.path("ward.toml"),
+            "--input",
+            &self.path("ward.csv"),
+            "--author",
+            &self.path("me.json"),
+            "--output",
+            &packets,
+            "--json",
         ]);
         assert_eq!(summary["packets"], 120);
         packets
@@ -119,12 +130,24 @@ fn rows_become_packets_and_packets_answers() {
     let folder = Folder::new();
     let packets = folder.distilled();
     let shown = qis(&["inspect", &packets, "--domain", &folder.path("ward.toml"), "--verify"]);
-    assert!(text(&shown.stdout).contains("120 of 120 packets have good signatures"), "{}", text(&shown.stdout));
+    assert!(
+        text(&shown.stdout).contains("120 of 120 packets have good signatures"),
+        "{}",
+        text(&shown.stdout)
+    );
 
     let questions = folder.file("new.csv", "age,pain\n44,severe\n31,none\n,mild\n");
     let output = qis(&[
-        "ask", "--domain", &folder.path("ward.toml"), "--input", &questions, "--packets", &packets,
-        "--evidence", "3", "--json",
+        "ask",
+        "--domain",
+        &folder.path("ward.toml"),
+        "--input",
+        &questions,
+        "--packets",
+        &packets,
+        "--evidence",
+        "3",
+        "--json",
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("computed on cpu"), "{}", text(&output.stderr));
@@ -153,10 +176,19 @@ fn distilling_twice_replaces_and_numbers_go_on() {
     let folder = Folder::new();
     let (first, again) = (folder.distilled(), folder.path("again.qpk"));
     json(&[
-        "distill", "--domain", &folder.path("ward.toml"), "--input", &folder.path("ward.csv"),
-        "--author", &folder.path("me.json"), "--output", &again, "--json",
+        "distill",
+        "--domain",
+        &folder.path("ward.toml"),
+        "--input",
+        &folder.path("ward.csv"),
+        "--author",
+        &folder.path("me.json"),
+        "--output",
+        &again,
+        "--json",
     ]);
-    let sequence = |file: &str| json(&["inspect", file, "--limit", "1", "--json"])["sequence"].as_u64().unwrap();
+    let sequence =
+        |file: &str| json(&["inspect", file, "--limit", "1", "--json"])["sequence"].as_u64().unwrap();
     assert!(sequence(&again) > sequence(&first));
     let questions = folder.file("new.csv", "age,pain\n44,severe\n");
     let ask = |packets: &[&str]| {
@@ -191,9 +223,19 @@ fn bad_tables_are_rejected_with_line_and_column() {
     let domain = folder.path("ward.toml");
     let distill = |table: &str| -> Vec<String> {
         let out = folder.path("bad.qpk");
-        ["distill", "--domain", &domain, "--input", table, "--author", &folder.path("me.json"), "--output", &out]
-            .map(String::from)
-            .to_vec()
+        [
+            "distill",
+            "--domain",
+            &domain,
+            "--input",
+            table,
+            "--author",
+            &folder.path("me.json"),
+            "--output",
+            &out,
+        ]
+        .map(String::from)
+        .to_vec()
     };
     let check = |content: &str, words: &[&str]| {
         let table = folder.file("bad.csv", content);
@@ -202,8 +244,14 @@ fn bad_tables_are_rejected_with_line_and_column() {
         assert!(!Path::new(&folder.path("bad.qpk")).exists(), "no half file is left");
     };
     check("age,done,ill,ward\n1,wait,0,a\n", &["bad.csv:1", "pain"]);
-    check("age,pain,done,ill,ward\n1,none,wait,0,a\nold,none,wait,0,a\n", &["bad.csv:3", "age", "\"old\" is not a number"]);
-    check("age,pain,done,ill,ward\n1,fierce,wait,0,a\n", &["bad.csv:2", "pain", "fierce", "none, mild, severe"]);
+    check(
+        "age,pain,done,ill,ward\n1,none,wait,0,a\nold,none,wait,0,a\n",
+        &["bad.csv:3", "age", "\"old\" is not a number"],
+    );
+    check(
+        "age,pain,done,ill,ward\n1,fierce,wait,0,a\n",
+        &["bad.csv:2", "pain", "fierce", "none, mild, severe"],
+    );
     check("age,pain,done,ill,ward\n1,none,pray,0,a\n", &["bad.csv:2", "pray"]);
     check("age,pain,done,ill,ward\n1,none,wait,2,a\n", &["bad.csv:2", "ill"]);
     check("age,pain,done,ill,ward\n", &["no rows"]);
@@ -221,7 +269,11 @@ fn bad_domains_show_all_their_problems() {
         .replace("[\"none\", \"mild\", \"severe\"]", "[\"none\", \"none\"]")
         .replace("time_step = \"1d\"", "time_step = \"1 fortnight\"");
     let file = folder.file("broken.toml", &broken);
-    refused(&["domain", "check", &file], 3, &["numerical", "none", "fortnight", "broken.toml:5", "broken.toml:9"]);
+    refused(
+        &["domain", "check", &file],
+        3,
+        &["numerical", "none", "fortnight", "broken.toml:5", "broken.toml:9"],
+    );
     let newer = folder.file("newer.toml", &DOMAIN.replace("format = 1", "format = 7"));
     refused(&["domain", "check", &newer], 3, &["format 7"]);
     refused(&["domain", "check", &folder.path("absent.toml")], 3, &["absent.toml"]);
@@ -251,7 +303,15 @@ fn bad_packet_files_are_rejected() {
     let newer = write("newer.qpk", &newer);
     refused(&["inspect", &newer], 3, &["version 9"]);
     refused(
-        &["ask", "--domain", &root("datasets/digits.toml"), "--input", &root("datasets/digits.csv"), "--packets", &packets],
+        &[
+            "ask",
+            "--domain",
+            &root("datasets/digits.toml"),
+            "--input",
+            &root("datasets/digits.csv"),
+            "--packets",
+            &packets,
+        ],
         3,
         &["schema"],
     );
@@ -263,10 +323,22 @@ fn wrong_use_is_told_apart_from_failure() {
     let (domain, table) = (folder.path("ward.toml"), folder.path("ward.csv"));
     refused(&["eval"], 2, &["--domain"]);
     refused(&["eval", "--domain", "auto", "--data", &table], 2, &["--outcome"]);
-    refused(&["eval", "--domain", &domain, "--data", &table, "--view", "nope"], 2, &["no view `nope`", "default"]);
+    refused(
+        &["eval", "--domain", &domain, "--data", &table, "--view", "nope"],
+        2,
+        &["no view `nope`", "default"],
+    );
     refused(&["eval", "--domain", &domain, "--data", &table, "--outcome", "nope"], 2, &["no outcome `nope`"]);
-    refused(&["ask", "--domain", &domain, "--input", &table, "--store", &folder.path("absent")], 2, &["no such folder"]);
-    refused(&["eval", "--domain", &domain, "--data", &table, "--backend", "gpu", "--adapter", "no such"], 1, &["no such"]);
+    refused(
+        &["ask", "--domain", &domain, "--input", &table, "--store", &folder.path("absent")],
+        2,
+        &["no such folder"],
+    );
+    refused(
+        &["eval", "--domain", &domain, "--data", &table, "--backend", "gpu", "--adapter", "no such"],
+        1,
+        &["no such"],
+    );
     // Nobody listens there.
     refused(&["ask", "--domain", &domain, "--input", &table, "--peer", "127.0.0.1:9"], 1, &["is it running"]);
 }
@@ -289,7 +361,18 @@ fn eval_prints_the_same_object_whatever_runs_it() {
     assert!(accuracy("local") < accuracy("swarm"));
     assert_eq!(one["splits"].as_array().unwrap().len(), 2);
     let adapter = std::env::var("QIS_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".into());
-    let gpu = qis(&["bench", "merge", "--packets", "8", "--queries", "1", "--backend", "gpu", "--adapter", &adapter]);
+    let gpu = qis(&[
+        "bench",
+        "merge",
+        "--packets",
+        "8",
+        "--queries",
+        "1",
+        "--backend",
+        "gpu",
+        "--adapter",
+        &adapter,
+    ]);
     if gpu.status.success() {
         assert_eq!(one, run(&["--backend", "gpu", "--adapter", &adapter]));
     } else {
@@ -303,8 +386,20 @@ fn eval_drafts_a_domain_and_writes_predictions() {
     let folder = Folder::new();
     let (table, lines) = (root("datasets/breast_cancer.csv"), folder.path("predictions.ndjson"));
     let report = json(&[
-        "eval", "--domain", "auto", "--data", &table, "--outcome", "diagnosis", "--nodes", "16", "--splits", "2",
-        "--predictions", &lines, "--json",
+        "eval",
+        "--domain",
+        "auto",
+        "--data",
+        &table,
+        "--outcome",
+        "diagnosis",
+        "--nodes",
+        "16",
+        "--splits",
+        "2",
+        "--predictions",
+        &lines,
+        "--json",
     ]);
     assert!(report["mean"]["swarm"]["auc"].as_f64().unwrap() > 0.97, "{report}");
     let lines = std::fs::read_to_string(lines).unwrap();
@@ -323,8 +418,20 @@ fn eval_drafts_a_domain_and_writes_predictions() {
     let test = folder.file("test.csv", &test.join("\n"));
     let predictions = folder.path("p.ndjson");
     let report = json(&[
-        "eval", "--domain", "auto", "--outcome", "diagnosis", "--train", &train, "--test", &test, "--nodes", "4",
-        "--predictions", &predictions, "--json",
+        "eval",
+        "--domain",
+        "auto",
+        "--outcome",
+        "diagnosis",
+        "--train",
+        &train,
+        "--test",
+        &test,
+        "--nodes",
+        "4",
+        "--predictions",
+        &predictions,
+        "--json",
     ]);
     assert!(report["mean"]["swarm"].as_object().unwrap().is_empty(), "nothing to compare with: {report}");
     assert_eq!(std::fs::read_to_string(predictions).unwrap().lines().count(), 170 * 3);

@@ -53,6 +53,15 @@ fn rank(module: &str) -> Option<usize> {
     RANKS.iter().position(|rank| rank.contains(&module))
 }
 
+/// The modules that a path after `crate::` begins with: `a::b` or `{a, b::c}`.
+fn names(rest: &str) -> Vec<String> {
+    let name = |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    match rest.strip_prefix('{').and_then(|list| list.split_once('}')) {
+        Some((list, _)) => list.split(',').map(name).collect(),
+        None => vec![name(rest)],
+    }
+}
+
 #[test]
 fn a_module_imports_only_from_lower_ranks() {
     let source = root().join("src");
@@ -65,12 +74,12 @@ fn a_module_imports_only_from_lower_ranks() {
         }
         let own = rank(module).unwrap_or_else(|| panic!("module `{module}` has no rank"));
         for (at, _) in code(&text).match_indices("crate::") {
-            let rest = &code(&text)[at + "crate::".len()..];
-            let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            match rank(&used) {
-                Some(other) if other < own || used == module => {}
-                Some(_) => wrong.push(format!("{}: uses crate::{used}", inside.display())),
-                None => wrong.push(format!("{}: crate::{used} has no rank", inside.display())),
+            for used in names(&code(&text)[at + "crate::".len()..]) {
+                match rank(&used) {
+                    Some(other) if other < own || used == module => {}
+                    Some(_) => wrong.push(format!("{}: uses crate::{used}", inside.display())),
+                    None => wrong.push(format!("{}: crate::{used} has no rank", inside.display())),
+                }
             }
         }
     }
@@ -80,15 +89,21 @@ fn a_module_imports_only_from_lower_ranks() {
 }
 
 #[test]
-fn lib_lists_the_modules_in_the_order_of_their_ranks() {
+fn the_map_lists_every_module_in_the_order_of_the_ranks() {
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let listed: Vec<&str> =
+    let mapped: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | [`")?.split_once("`]"))
+        .map(|row| row.0)
+        .collect();
+    let mut declared: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let mut ranked: Vec<&str> = RANKS.concat();
-    assert_eq!(listed.len(), ranked.len(), "{listed:?}");
-    ranked.sort_by_key(|module| rank(module));
-    let ranks: Vec<usize> = listed.iter().map(|module| rank(module).unwrap()).collect();
-    assert!(ranks.is_sorted(), "{listed:?}");
+    let ranks: Vec<usize> = mapped.iter().map(|module| rank(module).unwrap()).collect();
+    assert!(ranks.is_sorted(), "{mapped:?}");
+    let mut all = mapped.clone();
+    all.sort_unstable();
+    declared.sort_unstable();
+    assert_eq!(all, declared);
 }
 
 #[test]
@@ -105,11 +120,16 @@ fn a_file_is_a_room() {
 fn only_the_command_line_prints() {
     for (path, text) in files("src", "rs") {
         let shown = path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
-        if shown.starts_with("src/cli/") || shown == "src/main.rs" {
+        if shown.starts_with("src/cli/") || shown.ends_with("tests.rs") {
             continue;
         }
-        for print in ["println!", "print!(", "dbg!", "eprint!("] {
-            assert!(!code(&text).contains(print), "{shown} prints with {print}");
+        // The engine says in one line that a GPU has failed, whatever command it serves.
+        let text = match shown.as_str() {
+            "src/engine/mod.rs" => code(&text).replace("eprintln!", ""),
+            _ => code(&text),
+        };
+        for print in ["println!", "print!(", "dbg!"] {
+            assert!(!text.contains(print), "{shown} prints with {print}");
         }
     }
 }

@@ -73,7 +73,7 @@ pub struct Addressing {
 /// How evidence fades: `table[age / step]` of 4,096, step = max(1, half-life / 64).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decay {
-    /// Milliseconds; 0 with the table [4096] is no decay.
+    /// Milliseconds; 0 with the table `[4096]` is no decay.
     pub half_life_ms: u64,
     pub table: Vec<u16>,
 }

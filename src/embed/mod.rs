@@ -1,4 +1,4 @@
-//! Signal -> embedding: the signal under a view's metric, i8[128].
+//! Signal -> embedding: the signal under a view's metric, `i8[128]`.
 //!
 //! embedding = clamp((M s + r) >> shift, -127, 127), r = 0 for shift 0 and 1 << (shift - 1) else,
 //! arithmetic shift. Identity costs nothing. [`cpu`] is the law; the shader of the same name equals
