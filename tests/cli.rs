@@ -201,6 +201,45 @@ fn distilling_twice_replaces_and_numbers_go_on() {
     assert_eq!(ask(&[&first]), ask(&[&first, &again]), "the same records count once");
 }
 
+/// A published answer lies in the mailbox and changes no later answer: the echo promise.
+#[test]
+fn a_published_answer_is_no_evidence() {
+    let folder = Folder::new();
+    let (packets, store) = (folder.distilled(), folder.path("store"));
+    let (domain, questions) =
+        (folder.path("ward.toml"), folder.file("new.csv", "age,pain\n44,severe\n31,none\n"));
+    let mut node = Command::new(env!("CARGO_BIN_EXE_qis"))
+        .args(["node", "--store", &store, "--listen", "127.0.0.1:0", "--domain", &domain, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(node.stdout.take().unwrap()), &mut ready)
+        .unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let peer = ready["listen"][0].as_str().unwrap();
+    let deposited = json(&["deposit", &packets, "--domain", &domain, "--peer", peer, "--json"]);
+    assert_eq!(deposited["stored"], 120);
+    let ask = |more: &[&str]| {
+        let mut arguments = vec!["ask", "--domain", &domain, "--input", &questions, "--peer", peer, "--json"];
+        arguments.extend(more);
+        let output = qis(&arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let before = ask(&[]);
+    let author = folder.path("asker.json");
+    for _ in 0..3 {
+        assert_eq!(ask(&["--publish", "--author", &author]), before);
+    }
+    assert_eq!(ask(&[]), before);
+    node.kill().unwrap();
+    node.wait().unwrap();
+    let mailbox = json(&["inspect", &store, "--json"]);
+    assert_eq!((&mailbox["observed"], &mailbox["syntheses"]), (&120.into(), &6.into()), "{mailbox}");
+}
+
 #[test]
 fn a_pipe_is_a_table_too() {
     let folder = Folder::new();

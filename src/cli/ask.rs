@@ -4,9 +4,10 @@ use super::places::{From, Origin};
 use super::{Compute, Failure, data, output};
 use crate::distill::Case;
 use crate::domain::{Domain, Purpose, Schema};
+use crate::mailbox::Receipt;
 use crate::merge::{Answer, Question, answer::Estimates};
 use crate::packet::{AuthorKey, hex};
-use crate::run::Learner;
+use crate::run::{AuthorFile, Learner};
 use serde_json::{Value as Json, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,12 @@ pub struct Arguments {
     /// List this many packets behind each answer, heaviest first
     #[arg(long, value_name = "K", default_value_t = 0)]
     evidence: usize,
+    /// Deposit each public answer as a synthesis: it names its evidence and counts as none
+    #[arg(long, requires = "author")]
+    publish: bool,
+    /// The author's key and counter, to sign what is published; made where there is none
+    #[arg(long, value_name = "FILE", requires = "publish")]
+    author: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
     /// One JSON object per row
@@ -47,11 +54,17 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut table = data::open(&arguments.input, &domain, Purpose::Questions)?;
     let schema = Arc::new(domain.schema.clone());
     let printer = Printer { domain: &domain, json: arguments.json, evidence: arguments.evidence };
+    let author = arguments.author.as_deref().map(AuthorFile::open).transpose();
+    let mut author = author.map_err(Failure::failed)?;
     data::runtime()?.block_on(async {
         let from = arguments.origin.open(&domain).await?;
-        // Asking signs nothing; the key only completes the loop.
-        let key = AuthorKey::from_seed([0; 32]);
-        let mut learner = Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, 0);
+        let (key, first) = match &mut author {
+            Some(author) => (author.key(), author.reserve(0).map_err(Failure::failed)?),
+            // Asking alone signs nothing.
+            None => (AuthorKey::from_seed([0; 32]), 0),
+        };
+        let mut learner =
+            Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, first);
         let now_ms = data::now_ms();
         loop {
             let mut cases = vec![];
@@ -67,11 +80,29 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                 let behind = printer.behind(&learner, &schema, &view, case, now_ms);
                 printer.print(case, answer, behind, backend.backend);
             }
+            if let Some(author) = &mut author {
+                // One number per synthesis, taken before it is signed.
+                author.reserve(cases.len() as u32).map_err(Failure::failed)?;
+                for (case, answer) in cases.iter().zip(&answers) {
+                    let receipts =
+                        learner.publish(case, answer.action, now_ms).await.map_err(Failure::failed)?;
+                    report(case, receipts.unwrap_or_default());
+                }
+            }
         }
         eprintln!("computed on {}", engine.ran());
         from.close().await;
         Ok(())
     })
+}
+
+/// Says which published answers were not taken.
+fn report(case: &Case, receipts: Vec<Receipt>) {
+    for receipt in receipts {
+        if let Receipt::Rejected(reason) = receipt {
+            eprintln!("row {}: the synthesis was rejected: {reason}", case.row);
+        }
+    }
 }
 
 struct Printer<'a> {
