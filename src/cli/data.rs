@@ -70,40 +70,40 @@ pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
         direction: Direction::Neutral,
         labels: false,
     };
-    let text = init::draft(path, &request).map_err(Failure::diagnosed)?;
-    Domain::parse("drafted.toml", &text).map_err(Failure::diagnosed)
+    let text = init::draft(path, &request).map_err(draft_failure)?;
+    let mut domain = Domain::parse("drafted.toml", &text).map_err(Failure::diagnosed)?;
+    // Other tables of the same columns may be separated or packed otherwise.
+    (domain.source.separator, domain.source.compression) = (None, None);
+    Ok(domain)
 }
 
-/// All records of a delimited table, for splitting one before a domain is drafted.
-pub fn records(path: &Path) -> Result<(Vec<csv::StringRecord>, csv::StringRecord), Failure> {
-    let rejected =
-        |e: csv::Error| Failure::rejected(RecordError { path: path.display().to_string(), source: e });
-    let mut reader = csv::Reader::from_path(path).map_err(rejected)?;
-    let header = reader.headers().map_err(rejected)?.clone();
-    let rows: Result<Vec<_>, _> = reader.records().collect();
-    Ok((rows.map_err(rejected)?, header))
+/// All records of a table, for splitting one before a domain is drafted: names and rows.
+pub fn records(path: &Path) -> Result<(Vec<String>, Vec<csv::ByteRecord>), Failure> {
+    init::records(path).map_err(draft_failure)
+}
+
+fn draft_failure(error: init::InitError) -> Failure {
+    match error {
+        init::InitError::Table(error) => table_failure(error),
+        other => Failure::diagnosed(other),
+    }
 }
 
 /// Writes records as a comma-separated table.
 pub fn write_records<'a>(
     path: &Path,
-    header: &csv::StringRecord,
-    rows: impl Iterator<Item = &'a csv::StringRecord>,
+    header: &[String],
+    rows: impl Iterator<Item = &'a csv::ByteRecord>,
 ) -> Result<(), Failure> {
-    let failed = |e: csv::Error| Failure::failed(RecordError { path: path.display().to_string(), source: e });
-    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
-    writer.write_record(header).map_err(failed)?;
-    for row in rows {
-        writer.write_record(row).map_err(failed)?;
-    }
-    writer.flush().map_err(|e| io(path, e))
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}")]
-struct RecordError {
-    path: String,
-    source: csv::Error,
+    let write = || -> std::io::Result<()> {
+        let mut writer = csv::Writer::from_path(path)?;
+        writer.write_record(header)?;
+        for row in rows {
+            writer.write_byte_record(row)?;
+        }
+        writer.flush()
+    };
+    write().map_err(|e| io(path, e))
 }
 
 /// Creates a file, or says which one could not be.

@@ -185,7 +185,7 @@ impl<'a> Source<'a> {
                 test: (*train..cases.len()).collect(),
             }),
             Source::Drafted { arguments, path } => {
-                let (rows, header) = data::records(path)?;
+                let (header, rows) = data::records(path)?;
                 let (train, test) = split(rows.len(), seed);
                 let folder = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
                 let part = folder.path().join("train.csv");

@@ -8,7 +8,7 @@ use crate::address::{Address, Addresser};
 use crate::distill::{Case, Distiller};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
-use crate::limits::SLOTS;
+use crate::limits::{SLOTS, TALLY_PACKETS_MAX};
 use crate::mailbox::{Mailbox, MailboxError, Position, Receipt};
 use crate::merge::{Answer, Batch, Question, Situation, answer, live, synthesis};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
@@ -24,6 +24,11 @@ pub enum LearnerError {
     Mailbox(#[from] MailboxError),
     #[error(transparent)]
     Packet(#[from] PacketError),
+    /// More packets than one exact sum holds.
+    #[error(
+        "{packets} packets at the addresses asked, at most {TALLY_PACKETS_MAX} can be merged: a view with more address bits splits the mailbox"
+    )]
+    TooMany { packets: u64 },
 }
 
 /// Time spent per step of the loop, summed since the start.
@@ -173,6 +178,10 @@ impl<M: Mailbox> Learner<M> {
         for (addresses, queries) in &groups {
             self.pull(addresses).await?;
             let start = Instant::now();
+            let packets = self.packets(addresses).count() as u64;
+            if packets > TALLY_PACKETS_MAX {
+                return Err(LearnerError::TooMany { packets });
+            }
             let batch = self.batch(addresses, ask_ms);
             let question = Question { schema: &self.schema, view: &self.view, batch: &batch, ask_ms };
             let rows = embeddings.select(Axis(0), queries);

@@ -62,17 +62,28 @@ pub enum InitError {
     },
 }
 
-/// Reads a table once (`-` is standard input) and gives the text of a domain file that describes it.
-/// Memory is bounded whatever the table's size: counts per column and a sample of rows.
+/// All records of a table in memory, with the names of its columns: what a split into training and
+/// test rows needs before a domain is drafted.
 ///
 /// # Errors
-/// The table cannot be read, a named column is not there, or a column cannot be what was asked.
-pub fn draft(path: impl AsRef<Path>, request: &Request) -> Result<String, InitError> {
-    let (file, bytes) = open_bytes(path.as_ref())?;
+/// The table cannot be read.
+pub fn records(path: impl AsRef<Path>) -> Result<(Vec<String>, Vec<ByteRecord>), InitError> {
+    let (_, mut records) = open(path.as_ref())?;
+    let columns = records.columns.clone();
+    let (mut rows, mut record) = (vec![], ByteRecord::new());
+    while records.next(&mut record, &columns)?.is_some() {
+        rows.push(record.clone());
+    }
+    Ok((columns, rows))
+}
+
+/// A table without a domain, with its name for messages.
+fn open(path: &Path) -> Result<(String, Records), InitError> {
+    let (file, bytes) = open_bytes(path)?;
     let mut records = Records::open(&file, bytes, None, None, &[])?;
     // The names of JSON lines stand in the lines; those of the first must be all.
     if records.is_json() {
-        if path.as_ref() == Path::new("-") {
+        if path == Path::new("-") {
             return Err(InitError::Column {
                 file,
                 problem: "JSON lines cannot be drafted from a pipe".into(),
@@ -81,9 +92,19 @@ pub fn draft(path: impl AsRef<Path>, request: &Request) -> Result<String, InitEr
         }
         records.next(&mut ByteRecord::new(), &[])?;
         let names = records.columns.clone();
-        let (_, bytes) = open_bytes(path.as_ref())?;
+        let (_, bytes) = open_bytes(path)?;
         records = Records::open(&file, bytes, None, None, &names)?;
     }
+    Ok((file, records))
+}
+
+/// Reads a table once (`-` is standard input) and gives the text of a domain file that describes it.
+/// Memory is bounded whatever the table's size: counts per column and a sample of rows.
+///
+/// # Errors
+/// The table cannot be read, a named column is not there, or a column cannot be what was asked.
+pub fn draft(path: impl AsRef<Path>, request: &Request) -> Result<String, InitError> {
+    let (file, mut records) = open(path.as_ref())?;
     let find = |column: &String| {
         records.columns.iter().position(|name| name == column).ok_or_else(|| InitError::NoColumn {
             file: file.clone(),
