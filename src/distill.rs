@@ -3,6 +3,7 @@
 use crate::domain::{Row, Schema, Table, TableError, mean_and_deviation, mean_signal};
 use crate::limits::{CASES_MAX, OUTCOMES_MAX, SLOTS};
 use crate::packet::{AuthorKey, Draft, Id, Kind, PacketError, Verified};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// One row, distilled as far as it can be without a key.
@@ -88,7 +89,8 @@ impl Distiller {
     pub fn observe(&mut self, cases: &[&Case]) -> Result<Verified, PacketError> {
         assert!((1..=usize::from(CASES_MAX)).contains(&cases.len()), "1..=4095 cases");
         let first = cases[0];
-        assert!(cases.iter().all(|case| alike(first, case)), "cases of one scope, action and outcomes");
+        let kind = kindred(first);
+        assert!(cases.iter().all(|case| kindred(case) == kind), "cases of one scope, action and outcomes");
         let outcomes = self.schema.outcomes.len();
         let mut values = [None; OUTCOMES_MAX];
         for (outcome, value) in values.iter_mut().enumerate().take(outcomes) {
@@ -134,40 +136,170 @@ impl Distiller {
     }
 }
 
-/// Whether two cases may share a packet.
-fn alike(a: &Case, b: &Case) -> bool {
-    let known = |case: &Case| case.values.map(|value| value.is_some());
-    a.scope == b.scope && a.action == b.action && known(a) == known(b)
+/// What the cases of one packet have in common: scope, action, and which outcomes are known.
+type Kindred = (Id, Option<u16>, [bool; OUTCOMES_MAX]);
+
+fn kindred(case: &Case) -> Kindred {
+    (case.scope, case.action, case.values.map(|value| value.is_some()))
 }
 
-/// Gathers cases into groups of `size` that may share a packet, in the order in which groups fill.
-/// What is left over waits in [`Gatherer::rest`].
+/// Gathers cases into groups of `size` near ones that may share a packet. Of each kind a window of
+/// cases stays open; when it is full, or memory is, the oldest case leaves with its nearest.
+///
+/// Which cases meet depends on what else is in the window, so a table whose rows have changed makes
+/// other groups, which count beside the old ones: with a size above 1, distil each row once.
 pub struct Gatherer {
     size: usize,
-    open: Vec<Vec<Case>>,
+    open: HashMap<Kindred, VecDeque<Case>>,
+    /// Cases in all windows.
+    waiting: usize,
+    /// Cases for which there was no room to wait.
+    turned_away: usize,
 }
+
+/// Groups' worth of cases in one window: a wider one finds nearer cases.
+const WINDOW_GROUPS: usize = 16;
+/// Cases that wait at most, over all windows: some 50 MB.
+const WAITING_MAX: usize = 1 << 16;
 
 impl Gatherer {
     /// `size` is the schema's smallest number of cases of a packet.
     pub fn new(size: u16) -> Gatherer {
-        Gatherer { size: usize::from(size.max(1)), open: vec![] }
+        Gatherer { size: usize::from(size.max(1)), open: HashMap::new(), waiting: 0, turned_away: 0 }
     }
 
-    /// Takes a case; gives a full group back.
+    /// All groups of some cases; those that found too few others are left out.
+    pub fn groups(size: u16, cases: impl Iterator<Item = Case>) -> Vec<Vec<Case>> {
+        let mut gatherer = Gatherer::new(size);
+        let mut groups: Vec<Vec<Case>> = cases.filter_map(|case| gatherer.add(case)).collect();
+        groups.extend(gatherer.finish());
+        groups
+    }
+
+    /// Takes a case; gives a group back when a window is full.
     pub fn add(&mut self, case: Case) -> Option<Vec<Case>> {
-        let index = match self.open.iter().position(|group| alike(&group[0], &case)) {
-            Some(index) => index,
-            None => {
-                self.open.push(vec![]);
-                self.open.len() - 1
+        let kind = kindred(&case);
+        let window = self.open.entry(kind).or_default();
+        window.push_back(case);
+        self.waiting += 1;
+        let full = self.size == 1 || window.len() >= WINDOW_GROUPS * self.size;
+        if !full && self.waiting < WAITING_MAX {
+            return None;
+        }
+        if window.len() < self.size {
+            // Too many kinds of cases for the memory: this one finds no others any more.
+            window.pop_back();
+            self.waiting -= 1;
+            self.turned_away += 1;
+            return None;
+        }
+        let group = leave(window, self.size);
+        self.waiting -= group.len();
+        if window.is_empty() {
+            self.open.remove(&kind);
+        }
+        Some(group)
+    }
+
+    /// The groups that are left, at the end of the cases.
+    pub fn finish(&mut self) -> Vec<Vec<Case>> {
+        let mut windows: Vec<&mut VecDeque<Case>> = self.open.values_mut().collect();
+        windows.sort_by_key(|window| window.front().map(|case| case.row));
+        let mut groups = vec![];
+        for window in windows {
+            while window.len() >= self.size {
+                groups.push(leave(window, self.size));
             }
-        };
-        self.open[index].push(case);
-        (self.open[index].len() >= self.size).then(|| self.open.swap_remove(index))
+        }
+        self.waiting = self.open.values().map(VecDeque::len).sum();
+        groups
     }
 
     /// Cases that found too few others to share a packet with.
     pub fn rest(&self) -> usize {
-        self.open.iter().map(Vec::len).sum()
+        self.waiting + self.turned_away
+    }
+}
+
+/// Takes the oldest case of a window and the `size - 1` nearest to it, by signal.
+fn leave(window: &mut VecDeque<Case>, size: usize) -> Vec<Case> {
+    let Some(oldest) = window.pop_front() else { return vec![] };
+    let distance = |case: &Case| -> i32 {
+        let pairs = oldest.signal.iter().zip(&case.signal);
+        pairs.map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum()
+    };
+    let mut near: Vec<(i32, usize)> = window.iter().map(distance).zip(0..).collect();
+    near.sort_unstable();
+    near.truncate(size - 1);
+    let mut positions: Vec<usize> = near.into_iter().map(|(_, position)| position).collect();
+    positions.sort_unstable_by(|a, b| b.cmp(a));
+    let mut group: Vec<Case> = positions.into_iter().filter_map(|at| window.remove(at)).collect();
+    group.push(oldest);
+    group.reverse();
+    group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(row: u64, slot: i8, scope: u8) -> Case {
+        let mut signal = [0; SLOTS];
+        signal[0] = slot;
+        let mut values = [None; OUTCOMES_MAX];
+        values[0] = Some(1);
+        Case {
+            row,
+            signal,
+            scope: [scope; 32],
+            values,
+            truth: vec![Some(0.0)],
+            action: None,
+            site: None,
+            record: row.to_string(),
+            observed_at: 0,
+        }
+    }
+
+    #[test]
+    fn near_cases_share_a_packet_and_none_is_lost_or_doubled() {
+        let cases: Vec<Case> =
+            (0..200).map(|row| case(row, if row % 2 == 0 { -60 } else { 60 }, 0)).collect();
+        let groups = Gatherer::groups(4, cases.into_iter());
+        assert_eq!(groups.len(), 50);
+        assert!(
+            groups.iter().all(|group| group.len() == 4 && group.iter().all(|c| c.signal == group[0].signal))
+        );
+        let mut rows: Vec<u64> = groups.iter().flatten().map(|case| case.row).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn scopes_stay_apart_and_the_rest_is_counted() {
+        let mut gatherer = Gatherer::new(3);
+        let early: Vec<_> = (0..8).filter_map(|row| gatherer.add(case(row, 0, row as u8 % 2))).collect();
+        assert!(early.is_empty());
+        let groups = gatherer.finish();
+        assert_eq!((groups.len(), gatherer.rest()), (2, 2));
+        assert!(groups.iter().all(|group| group.iter().all(|case| case.scope == group[0].scope)));
+    }
+
+    #[test]
+    fn single_cases_leave_at_once() {
+        let mut gatherer = Gatherer::new(1);
+        assert_eq!(gatherer.add(case(1, 0, 0)).unwrap().len(), 1);
+        assert_eq!((gatherer.finish().len(), gatherer.rest()), (0, 0));
+    }
+
+    /// Many scopes must not make it slow: this took minutes when windows were searched one by one.
+    #[test]
+    fn many_kinds_of_cases_are_found_at_once() {
+        let cases = (0..100_000u64).map(|row| {
+            let mut case = case(row, 0, 0);
+            case.scope[..4].copy_from_slice(&(row as u32 % 30_000).to_le_bytes());
+            case
+        });
+        assert_eq!(Gatherer::groups(3, cases).len(), 30_000);
     }
 }

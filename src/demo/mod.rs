@@ -6,15 +6,15 @@ pub mod report;
 pub use fleet::{Fleet, FleetError, QuicFleet};
 pub use report::{AfterKill, Example, Report, Step};
 
-use crate::distill::Case;
+use crate::distill::{Case, Gatherer};
 use crate::domain::{OutcomeKind, Schema, View};
 use crate::engine::Engine;
 use crate::eval::metrics::{Metrics, metrics};
 use crate::eval::split::{deal, generator, split};
-use crate::eval::{Nodes, pooled_answers, score};
+use crate::eval::{Mailboxes, Nodes, Setting, score};
 use crate::mailbox::Mailbox;
 use crate::merge::Answer;
-use crate::packet::{AuthorKey, Verified};
+use crate::packet::AuthorKey;
 use crate::run::learner::{Learner, LearnerError, Moved};
 use futures::future::try_join_all;
 use rand::RngExt;
@@ -41,6 +41,12 @@ pub struct Play {
     pub kill: usize,
     /// Unix milliseconds that questions are asked at.
     pub now_ms: u64,
+}
+
+impl Play {
+    fn setting(&self) -> Setting<'_> {
+        Setting { schema: &self.schema, view: &self.view, engine: &self.engine, outcome: None }
+    }
 }
 
 /// What happens, as it happens.
@@ -88,6 +94,10 @@ pub async fn play<F: Fleet>(
         true => Nodes::Sites,
         false => Nodes::Drawn { count: play.nodes, rows: play.rows, dirichlet: play.dirichlet },
     };
+    let known = |rows: Vec<usize>| -> Vec<usize> {
+        rows.into_iter().filter(|&row| play.cases[row].has_outcome()).collect()
+    };
+    let (train, test) = (known(train), known(test));
     let mut dealt = deal(&play.cases, &train, nodes, play.seed);
     dealt.truncate(play.nodes);
     if test.is_empty() || dealt.len() < play.nodes || dealt.iter().any(Vec::is_empty) {
@@ -160,8 +170,8 @@ struct Stage<'a, M> {
     /// Rows of each node.
     dealt: Vec<Vec<usize>>,
     test: Vec<usize>,
-    /// Packets of each node that has joined in.
-    own: Vec<Vec<Verified>>,
+    /// Packets of each node that has joined in, as they were deposited.
+    own: Vec<Mailboxes>,
 }
 
 impl<'a, M: Mailbox> Stage<'a, M> {
@@ -181,10 +191,12 @@ impl<'a, M: Mailbox> Stage<'a, M> {
         let before = self.moved();
         let (joined, new) = self.learners[..nodes].split_at_mut(self.own.len());
         let joining = new.iter_mut().zip(&self.dealt[joined.len()..]).map(|(learner, rows)| async move {
-            let groups: Vec<Vec<Case>> = rows.iter().map(|&row| vec![play.cases[row].clone()]).collect();
-            learner.observe(&groups).await
+            let cases = rows.iter().map(|&row| play.cases[row].clone());
+            learner.observe(&Gatherer::groups(play.schema.cases_min, cases)).await
         });
-        try_join_all(joining).await?;
+        for packets in try_join_all(joining).await? {
+            self.own.push(Mailboxes::of(self.play.setting(), &packets));
+        }
 
         // Each test row is asked by one of the nodes that take part.
         let mut generator = generator(play.seed, &format!("demo askers {nodes}"));
@@ -213,19 +225,20 @@ impl<'a, M: Mailbox> Stage<'a, M> {
             }
         }
 
-        self.own = self.learners[..nodes].iter().map(|learner| own_packets(learner)).collect();
         let mut local: Vec<Option<Answer>> = vec![None; self.test.len()];
-        for (node, queries) in of_node.iter().enumerate() {
-            for (&query, answer) in queries.iter().zip(self.pooled(&self.own[node], queries)) {
+        let mut all = Mailboxes::default();
+        for (own, queries) in self.own.iter().zip(&of_node) {
+            all.add(own);
+            for (&query, answer) in queries.iter().zip(self.in_one_place(own, queries)) {
                 local[query] = Some(answer);
             }
         }
-        let all: Vec<usize> = (0..self.test.len()).collect();
-        let pooled: Vec<Option<Answer>> =
-            self.pooled(&self.own.concat(), &all).into_iter().map(Some).collect();
+        let queries: Vec<usize> = (0..self.test.len()).collect();
+        let pooled: Vec<Option<Answer>> = self.in_one_place(&all, &queries).into_iter().map(Some).collect();
         let moved = self.moved();
         let first = &play.cases[self.test[0]];
-        let mailbox = self.learners[0].packets(&self.learners[0].addresses(first)).count() as u64;
+        let address = self.learners[0].addresses(first)[0];
+        let mailbox = self.learners[0].mailbox().stat(&address).await.map_err(LearnerError::from)?.packets;
         let ms =
             |after: std::time::Duration, before: std::time::Duration| (after - before).as_secs_f64() * 1e3;
         Ok(Step {
@@ -248,15 +261,20 @@ impl<'a, M: Mailbox> Stage<'a, M> {
     /// number of packets in its mailbox before and after the outcome.
     async fn one_more_outcome(&mut self, train: &[usize]) -> Result<(u64, u64), DemoError> {
         let dealt = self.dealt.concat();
-        let fresh = train.iter().find(|row| !dealt.contains(row)).unwrap_or(&self.test[0]);
-        let case = self.play.cases[*fresh].clone();
+        let fresh = train.iter().chain(&self.test).filter(|row| !dealt.contains(row));
+        // As many similar cases as the schema asks for in one packet.
+        let cases = fresh.map(|&row| self.play.cases[row].clone());
+        let Some(group) = Gatherer::groups(self.play.schema.cases_min, cases).into_iter().next() else {
+            return Ok((0, 0));
+        };
+        let case = group[0].clone();
         let now_ms = self.play.now_ms;
         let learner = &mut self.learners[0];
         let answer = learner.ask(std::slice::from_ref(&case), now_ms).await?.remove(0);
         learner.publish(&case, answer.action, now_ms).await?;
         let address = learner.addresses(&case)[0];
         let before = learner.mailbox().stat(&address).await.map_err(LearnerError::from)?;
-        learner.observe(&[vec![case]]).await?;
+        learner.observe(&[group]).await?;
         let after = learner.mailbox().stat(&address).await.map_err(LearnerError::from)?;
         Ok((before.packets, after.packets))
     }
@@ -295,10 +313,9 @@ impl<'a, M: Mailbox> Stage<'a, M> {
     }
 
     /// Answers over the given packets alone, without any network.
-    fn pooled(&self, packets: &[Verified], queries: &[usize]) -> Vec<Answer> {
-        let Play { schema, view, engine, cases, now_ms, .. } = self.play;
+    fn in_one_place(&self, mailboxes: &Mailboxes, queries: &[usize]) -> Vec<Answer> {
         let rows: Vec<usize> = queries.iter().map(|&query| self.test[query]).collect();
-        pooled_answers(schema, view, engine, packets, cases, &rows, *now_ms)
+        mailboxes.ask(self.play.setting(), &self.play.cases, &rows, self.play.now_ms).answers
     }
 
     fn quality(&self, answers: &[Option<Answer>]) -> Option<f64> {
@@ -372,9 +389,4 @@ fn learner<M: Mailbox>(play: &Play, mailbox: M, number: u64) -> Learner<M> {
     hasher.update(&play.seed.to_le_bytes()).update(&number.to_le_bytes());
     let key = AuthorKey::from_seed(hasher.finalize().into());
     Learner::new(mailbox, play.schema.clone(), play.view.clone(), play.engine.clone(), key, 0)
-}
-
-/// What a node itself has deposited, out of everything it has read.
-fn own_packets<M: Mailbox>(learner: &Learner<M>) -> Vec<Verified> {
-    learner.all_packets().filter(|packet| packet.author() == learner.author()).copied().collect()
 }

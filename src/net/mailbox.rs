@@ -448,7 +448,7 @@ async fn send(
                     Some(vec![Answer::Rejected("not responsible: others are closer".into()); packets.len()])
                 }
                 Err(AskError::Refused(refusal)) => {
-                    tracing::debug!(?replica, reason = %refusal, "a deposit was refused for now");
+                    tracing::warn!(?replica, reason = %refusal, "a replica takes no deposit for now");
                     None
                 }
                 Err(AskError::NoAnswer(_)) => None,

@@ -219,5 +219,9 @@ impl Server {
 /// The store's own words go to our log, not to the stranger: they name paths.
 fn unavailable(error: &StoreError) -> Response {
     tracing::error!(%error, "the store does not work");
-    Response::Error(Refusal::new(Code::Unavailable, "this node's store does not work at the moment"))
+    let reason = match error {
+        StoreError::Full { .. } => "this node's disk is full",
+        _ => "this node's store does not work at the moment",
+    };
+    Response::Error(Refusal::new(Code::Unavailable, reason))
 }

@@ -1,8 +1,8 @@
 //! An author's secret and sequence counter on disk.
 //!
 //! Two packets with one (author, sequence) prove that an author says different things to different
-//! replicas. So numbers are reserved durably before they are used: after a crash some are skipped,
-//! none is used twice.
+//! replicas. So numbers are reserved durably before they are used, under a lock that other processes
+//! with the same file wait for: after a crash some are skipped, none is used twice.
 
 use crate::packet::{AuthorKey, hex, unhex};
 use rand::Rng;
@@ -50,10 +50,18 @@ impl AuthorFile {
     /// # Errors
     /// I/O; a damaged file or one of another format, which is left as it is.
     pub fn open(path: &Path) -> Result<AuthorFile, AuthorError> {
+        let _lock = lock(path)?;
+        match AuthorFile::read(path)? {
+            Some(file) => Ok(file),
+            None => AuthorFile::create(path),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Option<AuthorFile>, AuthorError> {
         let damaged = |problem: String| AuthorError::Damaged { path: path.into(), problem };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AuthorFile::create(path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(AuthorError::Io { path: path.into(), source }),
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
@@ -68,7 +76,7 @@ impl AuthorFile {
         let content: Content = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
         let seed = unhex(&content.seed).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let seed = seed.ok_or_else(|| damaged("`seed` is not 64 hexadecimal digits".into()))?;
-        Ok(AuthorFile { path: path.into(), seed, next_sequence: content.next_sequence })
+        Ok(Some(AuthorFile { path: path.into(), seed, next_sequence: content.next_sequence }))
     }
 
     fn create(path: &Path) -> Result<AuthorFile, AuthorError> {
@@ -88,7 +96,9 @@ impl AuthorFile {
     /// # Errors
     /// I/O, or no numbers are left.
     pub fn reserve(&mut self, count: u32) -> Result<u32, AuthorError> {
-        let first = self.next_sequence;
+        let _lock = lock(&self.path)?;
+        // Another process may have reserved since.
+        let first = AuthorFile::read(&self.path)?.map_or(self.next_sequence, |file| file.next_sequence);
         let next = first.checked_add(count);
         self.next_sequence = next.ok_or_else(|| AuthorError::Exhausted { path: self.path.clone() })?;
         self.save()?;
@@ -112,9 +122,36 @@ impl AuthorFile {
     }
 }
 
+/// Waits until no other process uses the author file; until the lock is dropped none will. It lies
+/// beside the file, which is replaced at every change.
+fn lock(path: &Path) -> Result<std::fs::File, AuthorError> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".lock");
+    let lock_path = path.with_file_name(name);
+    let io = |source| AuthorError::Io { path: path.into(), source };
+    let file = std::fs::File::options().create(true).append(true).open(&lock_path).map_err(io)?;
+    file.lock().map_err(io)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_users_of_one_file_never_get_the_same_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("author.json");
+        let mut files = [AuthorFile::open(&path).unwrap(), AuthorFile::open(&path).unwrap()];
+        assert_eq!(files[0].key().public(), files[1].key().public());
+        let workers = files.each_mut().map(|file| {
+            let mut file = AuthorFile { path: file.path.clone(), ..*file };
+            std::thread::spawn(move || (0..50).map(|_| file.reserve(3).unwrap()).collect::<Vec<u32>>())
+        });
+        let mut all: Vec<u32> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).map(|i| 3 * i).collect::<Vec<u32>>());
+    }
 
     #[test]
     fn numbers_are_never_given_twice_and_the_key_stays() {

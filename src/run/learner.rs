@@ -24,6 +24,8 @@ pub enum LearnerError {
     Mailbox(#[from] MailboxError),
     #[error(transparent)]
     Packet(#[from] PacketError),
+    #[error("a mailbox refused what was observed: {reason}")]
+    Rejected { reason: String },
     /// More packets than one exact sum holds.
     #[error(
         "{packets} packets at the addresses asked, at most {TALLY_PACKETS_MAX} can be merged: a view with more address bits splits the mailbox"
@@ -123,16 +125,22 @@ impl<M: Mailbox> Learner<M> {
         self.distiller.sequence()
     }
 
-    /// Distils groups of similar cases, one packet each, and deposits them.
+    /// Distils groups of similar cases, one packet each, and deposits them. Gives the packets.
     ///
     /// # Errors
-    /// No replica answers; nothing is acknowledged then.
-    pub async fn observe(&mut self, groups: &[Vec<Case>]) -> Result<Vec<Receipt>, LearnerError> {
+    /// No replica answers, so nothing is acknowledged; or a mailbox refuses what was observed.
+    pub async fn observe(&mut self, groups: &[Vec<Case>]) -> Result<Vec<Verified>, LearnerError> {
         let start = Instant::now();
         let packets: Result<Vec<Verified>, PacketError> =
             groups.iter().map(|group| self.distiller.observe(&group.iter().collect::<Vec<_>>())).collect();
+        let packets = packets?;
         self.moved.times.distil += start.elapsed();
-        self.deposit(&packets?).await
+        for receipt in self.deposit(&packets).await? {
+            if let Receipt::Rejected(reason) = receipt {
+                return Err(LearnerError::Rejected { reason });
+            }
+        }
+        Ok(packets)
     }
 
     /// Deposits packets of this author at their addresses.
@@ -242,11 +250,6 @@ impl<M: Mailbox> Learner<M> {
         }
         self.moved.times.pull += start.elapsed();
         Ok(())
-    }
-
-    /// Packets of every kind that the node has read anywhere.
-    pub fn all_packets(&self) -> impl Iterator<Item = &Verified> {
-        self.known.values().flat_map(|known| &known.packets)
     }
 
     /// Packets of every kind that the node has read at some addresses.

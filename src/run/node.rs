@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time between two removals of expired packets.
 const SWEEP: Duration = Duration::from_secs(3_600);
+/// Time between two looks at the store's health.
+const HEALTH: Duration = Duration::from_secs(5);
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,10 @@ pub enum NodeError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(
+        "the store stopped taking packets, and opening it anew may mend that: start the node again (what was acknowledged is there)"
+    )]
+    Reopen,
     #[error("the asynchronous runtime does not work: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -34,7 +40,7 @@ pub async fn open(
     listen: Vec<Multiaddr>,
     peers: Vec<Multiaddr>,
     domains: &[Domain],
-) -> Result<(NetHandle, Arc<dyn PacketStore>), NodeError> {
+) -> Result<(NetHandle, Arc<DiskStore>), NodeError> {
     let (store, report) = DiskStore::open(folder)?;
     match report.loss {
         Some(_) => tracing::warn!("{report}"),
@@ -45,7 +51,7 @@ pub async fn open(
     if domains.is_empty() {
         tracing::info!("no --domain: packets of every schema are kept, and their addresses not checked");
     }
-    let store: Arc<dyn PacketStore> = Arc::new(store);
+    let store = Arc::new(store);
     let storage = Storage { store: store.clone(), admission: admit(domains) };
     let handle = start(Config { listen, ..Config::node(identity, storage, peers) }).await?;
     Ok((handle, store))
@@ -54,14 +60,23 @@ pub async fn open(
 /// Serves until the process is asked to stop, then says goodbye.
 ///
 /// # Errors
-/// The system does not let us listen for signals.
-pub async fn serve(handle: NetHandle, store: Arc<dyn PacketStore>) -> Result<(), NodeError> {
+/// The system does not let us listen for signals; the store has stopped, and whoever supervises the
+/// process should start it again.
+pub async fn serve(handle: NetHandle, store: Arc<DiskStore>) -> Result<(), NodeError> {
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut health = tokio::time::interval(HEALTH);
     let result = loop {
         tokio::select! {
-            result = &mut stop => break result,
+            result = &mut stop => break result.map_err(NodeError::from),
+            _ = health.tick() => {
+                let looked = store.clone();
+                let mended = tokio::task::spawn_blocking(move || looked.wants_reopening()).await;
+                if mended.unwrap_or(true) {
+                    break Err(NodeError::Reopen);
+                }
+            }
             _ = sweep.tick() => {
                 let store = store.clone();
                 let swept = tokio::task::spawn_blocking(move || {
@@ -86,5 +101,5 @@ pub async fn serve(handle: NetHandle, store: Arc<dyn PacketStore>) -> Result<(),
         packets_out = traffic.packets_out,
         "stopped"
     );
-    result.map_err(NodeError::Runtime)
+    result
 }

@@ -56,19 +56,41 @@ pub struct Row {
     pub action: Option<u16>,
     pub site: Option<String>,
     pub record: Option<String>,
+    /// What the row says, as a digest of every cell that the domain reads, and how often the table
+    /// has said so before.
+    pub content: (u128, u32),
     /// Unix milliseconds, not yet floored to the schema's step.
     pub time_ms: Option<u64>,
 }
 
 impl Row {
-    /// What names this record for good: its own key, else site and row number. Without a key of its
-    /// own, a table whose rows are reordered counts as new evidence.
+    /// What names this record for good: its own key; else what it says and how often the table has
+    /// said so before. So a table read again, with rows added or in another order, is the same
+    /// evidence, and another day's table is new; but a row that says the same as one of another table
+    /// counts once, so name a `record` or a `time` column where that happens.
     pub fn record_key(&self) -> String {
-        match (&self.record, &self.site) {
-            (Some(record), _) => record.clone(),
-            (None, Some(site)) => format!("{site}/{}", self.number),
-            (None, None) => format!("row {}", self.number),
+        match &self.record {
+            Some(record) => record.clone(),
+            None => format!("{:032x}/{}", self.content.0, self.content.1),
         }
+    }
+}
+
+/// How often rows of one content have been seen, in bounded memory: contents that share a counter
+/// make the numbers of both larger, never equal.
+struct Occurrences(Vec<u32>);
+
+/// A power of two; 64 MB of counters, of which only those used take memory.
+const OCCURRENCE_COUNTERS: usize = 1 << 24;
+
+impl Occurrences {
+    fn count(&mut self, content: u128) -> u32 {
+        if self.0.is_empty() {
+            self.0 = vec![0; OCCURRENCE_COUNTERS];
+        }
+        let counter = &mut self.0[content as usize % OCCURRENCE_COUNTERS];
+        *counter = counter.saturating_add(1);
+        *counter - 1
     }
 }
 
@@ -91,6 +113,7 @@ pub struct Table {
     unseen: BTreeSet<usize>,
     needed: BTreeSet<usize>,
     record: ByteRecord,
+    occurrences: Occurrences,
     number: u64,
     clipped: Vec<u64>,
     done: bool,
@@ -145,6 +168,7 @@ impl Table {
             unseen: BTreeSet::new(),
             needed,
             record: ByteRecord::new(),
+            occurrences: Occurrences(vec![]),
             number: 0,
             done: false,
             wanted: names,
@@ -247,6 +271,7 @@ impl Table {
             action: self.action(line).or_else(|error| self.forgive(error, None))?,
             site: self.name(self.places.site, line)?,
             record: self.name(self.places.record, line)?,
+            content: (0, 0),
             time_ms: self.time(line)?,
         };
         for index in 0..self.schema.outcomes.len() {
@@ -263,7 +288,23 @@ impl Table {
                 },
             });
         }
+        if row.record.is_none() && self.purpose == Purpose::Evidence {
+            let content = self.content(line)?;
+            row.content = (content, self.occurrences.count(content));
+        }
         Ok(row)
+    }
+
+    /// First 16 bytes of BLAKE3 over the cells that the domain reads, each as its length and its text.
+    fn content(&self, line: u64) -> Result<u128, TableError> {
+        let mut hasher = blake3::Hasher::new_derive_key("qis 1 row content");
+        for wanted in 0..self.wanted.len() {
+            let cell = self.cell(wanted, line)?.unwrap_or_default();
+            hasher.update(&(cell.len() as u64).to_le_bytes()).update(cell.as_bytes());
+        }
+        let mut bytes = [0; 16];
+        hasher.finalize_xof().fill(&mut bytes);
+        Ok(u128::from_le_bytes(bytes))
     }
 
     /// `instead` of a cell that does not fit, where the domain was drafted without having seen it.

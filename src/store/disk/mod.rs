@@ -256,6 +256,16 @@ impl DiskStore {
         }
     }
 
+    /// Whether writes have stopped for a reason that opening the store anew would mend: any but a disk
+    /// that is still full.
+    pub fn wants_reopening(&self) -> bool {
+        let halted = match &self.writer().halted {
+            None => return false,
+            Some(halt) => halt.clone(),
+        };
+        !matches!(halted, Halt::Full) || !files::is_full(&self.path)
+    }
+
     /// Makes a change durable and marks it.
     fn commit(&self, writer: &mut Writer, change: Change) -> Result<(), StoreError> {
         let result = if change.is_empty() {
