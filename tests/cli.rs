@@ -167,6 +167,10 @@ fn rows_become_packets_and_packets_answers() {
         assert_eq!(line["evidence"].as_array().unwrap().len(), 3);
         assert!(["answer", "thin", "conflict"].contains(&line["verdict"].as_str().unwrap()));
     }
+    let shown =
+        qis(&["ask", "--domain", &folder.path("ward.toml"), "--input", &questions, "--packets", &packets]);
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("one author only") && shown.contains("packets of 1 author"), "{shown}");
     // Severe pain is ill exactly when it was left alone.
     assert_eq!(lines[0]["action"], "treat");
 }
@@ -285,7 +289,7 @@ fn bad_tables_are_rejected_with_line_and_column() {
     check("age,done,ill,ward\n1,wait,0,a\n", &["bad.csv:1", "pain"]);
     check(
         "age,pain,done,ill,ward\n1,none,wait,0,a\nold,none,wait,0,a\n",
-        &["bad.csv:3", "age", "\"old\" is not a number"],
+        &["bad.csv:3: column `age`: \"old\" is not a number"],
     );
     check(
         "age,pain,done,ill,ward\n1,fierce,wait,0,a\n",
@@ -298,6 +302,84 @@ fn bad_tables_are_rejected_with_line_and_column() {
     check("age,pain,done,ill,ward\n1,none,wait\n", &["bad.csv:2", "3 fields"]);
     let arguments = distill(&folder.path("absent.csv"));
     refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 1, &["absent.csv"]);
+}
+
+/// A reader that has gone away is no fault: nothing panics, and the exit code stays what it was.
+#[test]
+fn closed_pipes_end_nothing_badly() {
+    let folder = Folder::new();
+    let (domain, packets) = (folder.path("ward.toml"), folder.distilled());
+    let table = folder.path("ward.csv");
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let runs: [&[&str]; 7] = [
+        &["domain", "check", &domain, "--data", &table],
+        &["domain", "check", &domain, "--json"],
+        &["domain", "kernel", "--bandwidth", "40"],
+        &["domain", "init", &table, "--outcome", "ill"],
+        &["bench", "merge", "--packets", "8", "--queries", "1", "--backend", "cpu"],
+        &["inspect", &packets],
+        &["ask", "--domain", &domain, "--input", &table, "--packets", &packets],
+    ];
+    for arguments in runs {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_qis"));
+        let output = command.args(arguments).stdout(closed()).stderr(Stdio::piped()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("roken pipe"), "{arguments:?}: {said}");
+    }
+    let absent = folder.path("absent.toml");
+    let mut silent = Command::new(env!("CARGO_BIN_EXE_qis"));
+    let status =
+        silent.args(["domain", "check", &absent]).stdout(closed()).stderr(closed()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn nothing_kept_writes_nothing() {
+    let folder = Folder::new();
+    let (packets, domain, me) = (folder.distilled(), folder.path("ward.toml"), folder.path("me.json"));
+    let before = std::fs::read(&packets).unwrap();
+    let distill = |table: &str, more: &[&str], words: &[&str]| {
+        let mut arguments = vec!["distill", "--domain", &domain, "--input", table, "--author", &me];
+        arguments.extend(["--output", &packets]);
+        arguments.extend(more);
+        refused(&arguments, 3, words);
+        assert_eq!(std::fs::read(&packets).unwrap(), before, "the file of before stays");
+    };
+    distill(&folder.path("ward.csv"), &["--site", "nowhere"], &["`nowhere`", "w0, w1, w2, w3"]);
+    let unknown = folder.file("unknown.csv", "age,pain,done,ill,ward\n30,mild,wait,,w0\n");
+    distill(&unknown, &[], &["1 have no known outcome"]);
+    let left = std::fs::read_dir(folder.0.path()).unwrap();
+    assert!(left.flatten().all(|entry| !entry.file_name().to_string_lossy().ends_with(".part")));
+}
+
+#[test]
+fn eval_needs_rows_of_both_kinds() {
+    let folder = Folder::new();
+    let domain = folder.path("ward.toml");
+    let (one, none) = (folder.file("one.csv", &rows(1)), folder.file("none.csv", &rows(0)));
+    let table = folder.path("ward.csv");
+    refused(&["eval", "--domain", &domain, "--data", &one], 3, &["at least one of each"]);
+    refused(&["eval", "--domain", "auto", "--outcome", "ill", "--data", &one], 3, &["at least one of each"]);
+    refused(&["eval", "--domain", &domain, "--train", &none, "--test", &table], 3, &["no rows"]);
+    refused(&["eval", "--domain", &domain, "--train", &table, "--test", &none], 3, &["no rows"]);
+}
+
+/// A path that is not there is 1; bytes that are not what they should be are 3.
+#[test]
+fn a_truncated_gzip_is_rejected_and_said_once() {
+    let folder = Folder::new();
+    let domain = folder.path("ward.toml");
+    // The first ten bytes of any gzip file.
+    let path = folder.path("cut.csv.gz");
+    std::fs::write(&path, [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    refused(&["domain", "check", &domain, "--data", &path], 3, &["cut.csv.gz"]);
+    let output = qis(&["inspect", &folder.path("absent.qpk")]);
+    assert_eq!(text(&output.stderr).matches("No such file").count(), 1, "{}", text(&output.stderr));
 }
 
 #[test]
@@ -315,7 +397,7 @@ fn bad_domains_show_all_their_problems() {
     );
     let newer = folder.file("newer.toml", &DOMAIN.replace("format = 1", "format = 7"));
     refused(&["domain", "check", &newer], 3, &["format 7"]);
-    refused(&["domain", "check", &folder.path("absent.toml")], 3, &["absent.toml"]);
+    refused(&["domain", "check", &folder.path("absent.toml")], 1, &["absent.toml"]);
 }
 
 #[test]
@@ -334,6 +416,10 @@ fn bad_packet_files_are_rejected() {
     flipped[512 * 3 + 140] ^= 1;
     let flipped = write("flipped.qpk", &flipped);
     refused(&["inspect", &flipped, "--verify"], 3, &["packet 2", "signature"]);
+    refused(&["inspect", &flipped], 3, &["packet 2", "1 of 120 packets"]);
+    assert!(qis(&["inspect", &flipped, "--from", "3"]).status.success(), "what is not shown is not checked");
+    let some = qis(&["inspect", &packets, "--limit", "5"]);
+    assert!(text(&some.stdout).contains("5 of 120 packets have good signatures, 115 not checked"));
     let domain = folder.path("ward.toml");
     let table = folder.path("ward.csv");
     refused(&["ask", "--domain", &domain, "--input", &table, "--packets", &flipped], 3, &["packet 2"]);
@@ -370,9 +456,31 @@ fn wrong_use_is_told_apart_from_failure() {
     refused(&["eval", "--domain", &domain, "--data", &table, "--outcome", "nope"], 2, &["no outcome `nope`"]);
     refused(
         &["ask", "--domain", &domain, "--input", &table, "--store", &folder.path("absent")],
-        2,
+        1,
         &["no such folder"],
     );
+    let out = folder.path("x.qpk");
+    let me = folder.path("me.json");
+    refused(
+        &["distill", "--domain", &domain, "--input", &table, "--author", &me, "--output", "-"],
+        2,
+        &["--output -"],
+    );
+    refused(
+        &["eval", "--domain", &domain, "--train", &table, "--test", &table, "--splits", "2"],
+        2,
+        &["--splits"],
+    );
+    refused(&["inspect", &out], 1, &["x.qpk"]);
+    refused(&["deposit", &out, "--domain", &domain, "--peer", "127.0.0.1:9"], 1, &["x.qpk"]);
+    // The place where the report would go is a file: found out before anything is played.
+    refused(&["demo", "--nodes", "2", "--output", &table], 1, &["ward.csv"]);
+    refused(
+        &["demo", "--data", &table, "--domain", &domain, "--nodes", "64", "--output", &folder.path("demo")],
+        3,
+        &["too few"],
+    );
+    assert!(!Path::new(&folder.path("demo/report.html")).exists(), "no empty report is left");
     refused(
         &["eval", "--domain", &domain, "--data", &table, "--backend", "gpu", "--adapter", "no such"],
         1,

@@ -117,10 +117,10 @@ fn a_file_is_a_room() {
 }
 
 #[test]
-fn only_the_command_line_prints() {
+fn only_the_output_of_the_command_line_prints() {
     for (path, text) in files("src", "rs") {
         let shown = path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
-        if shown.starts_with("src/cli/") || shown.ends_with("tests.rs") {
+        if shown == "src/cli/output.rs" || shown.ends_with("tests.rs") {
             continue;
         }
         // The engine says in one line that a GPU has failed, whatever command it serves.
@@ -128,6 +128,7 @@ fn only_the_command_line_prints() {
             "src/engine/mod.rs" => code(&text).replace("eprintln!", ""),
             _ => code(&text),
         };
+        // They panic where the reader has gone away; output.rs does not.
         for print in ["println!", "print!(", "dbg!"] {
             assert!(!text.contains(print), "{shown} prints with {print}");
         }

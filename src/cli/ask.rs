@@ -5,8 +5,9 @@ use super::{Compute, Failure, data, output};
 use crate::distill::Case;
 use crate::domain::{Domain, Purpose, Schema};
 use crate::mailbox::Receipt;
+use crate::merge::finish::{THIN_EFFECTIVE_CASES, THIN_FURTHER_CASES};
 use crate::merge::{Answer, Question, answer::Estimates};
-use crate::packet::{AuthorKey, hex};
+use crate::packet::{AuthorKey, Verdict, hex};
 use crate::run::{AuthorFile, Learner};
 use serde_json::{Value as Json, json};
 use std::path::PathBuf;
@@ -54,43 +55,44 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut table = data::open(&arguments.input, &domain, Purpose::Questions)?;
     let schema = Arc::new(domain.schema.clone());
     let printer = Printer { domain: &domain, json: arguments.json, evidence: arguments.evidence };
-    let author = arguments.author.as_deref().map(AuthorFile::open).transpose();
-    let mut author = author.map_err(Failure::failed)?;
+    let mut author = arguments.author.as_deref().map(AuthorFile::open).transpose()?;
     data::runtime()?.block_on(async {
         let from = arguments.origin.open(&domain).await?;
         let (key, first) = match &mut author {
-            Some(author) => (author.key(), author.reserve(0).map_err(Failure::failed)?),
+            Some(author) => (author.key(), author.reserve(0)?),
             // Asking alone signs nothing.
             None => (AuthorKey::from_seed([0; 32]), 0),
         };
         let mut learner =
             Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, first);
         let now_ms = data::now_ms();
-        loop {
+        while !output::closed() {
             let mut cases = vec![];
             for row in table.by_ref().take(ROWS_AT_ONCE) {
-                cases.push(Case::new(&schema, row.map_err(data::table_failure)?, now_ms));
+                cases.push(Case::new(&schema, row?, now_ms));
             }
             if cases.is_empty() {
                 break;
             }
-            let answers = learner.ask(&cases, now_ms).await.map_err(Failure::failed)?;
+            let answers = learner.ask(&cases, now_ms).await?;
             let backend = engine.ran();
             for (case, answer) in cases.iter().zip(&answers) {
+                if output::closed() {
+                    break;
+                }
                 let behind = printer.behind(&learner, &schema, &view, case, now_ms);
                 printer.print(case, answer, behind, backend.backend);
             }
             if let Some(author) = &mut author {
                 // One number per synthesis, taken before it is signed.
-                author.reserve(cases.len() as u32).map_err(Failure::failed)?;
+                author.reserve(cases.len() as u32)?;
                 for (case, answer) in cases.iter().zip(&answers) {
-                    let receipts =
-                        learner.publish(case, answer.action, now_ms).await.map_err(Failure::failed)?;
+                    let receipts = learner.publish(case, answer.action, now_ms).await?;
                     report(case, receipts.unwrap_or_default());
                 }
             }
         }
-        eprintln!("computed on {}", engine.ran());
+        output::note(&format!("computed on {}", engine.ran()));
         from.close().await;
         Ok(())
     })
@@ -100,9 +102,41 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 fn report(case: &Case, receipts: Vec<Receipt>) {
     for receipt in receipts {
         if let Receipt::Rejected(reason) = receipt {
-            eprintln!("row {}: the synthesis was rejected: {reason}", case.row);
+            output::note(&format!("row {}: the synthesis was rejected: {reason}", case.row));
         }
     }
+}
+
+/// The verdict, for a thin answer why it is thin, and what is behind it.
+fn headline(row: u64, answer: &Answer) -> String {
+    let mut why = vec![];
+    let mut rest = String::new();
+    if answer.effective_cases < THIN_EFFECTIVE_CASES {
+        why.push(format!("fewer than {THIN_EFFECTIVE_CASES} effective cases"));
+    }
+    match answer.authors {
+        0 => why = vec!["no similar case".into()],
+        1 => why.push("one author only".into()),
+        _ => {}
+    }
+    if let Some(further) = answer.further_cases {
+        let flip = format!("{} may flip the choice", output::count(further, "further case"));
+        match answer.verdict {
+            Verdict::Thin if further <= THIN_FURTHER_CASES => why.push(flip),
+            _ => rest = format!("; {flip}"),
+        }
+    }
+    let why = match answer.verdict {
+        Verdict::Thin => format!(" ({})", why.join(", ")),
+        _ => String::new(),
+    };
+    format!(
+        "row {row}: {}{why} from {:.1} effective cases, {} of {}{rest}",
+        answer.verdict.name(),
+        answer.effective_cases,
+        output::count(answer.packets, "packet"),
+        output::count(answer.authors, "author"),
+    )
 }
 
 struct Printer<'a> {
@@ -142,19 +176,7 @@ impl Printer<'_> {
             output::json(&self.object(case, answer, &behind, backend));
             return;
         }
-        let further = match answer.further_cases {
-            Some(1) => "; 1 further case may flip the choice".to_string(),
-            Some(cases) => format!("; {cases} further cases may flip the choice"),
-            None => String::new(),
-        };
-        output::line(&format!(
-            "row {}: {} from {:.1} effective cases, {} packets of {} authors{further}",
-            case.row,
-            answer.verdict.name(),
-            answer.effective_cases,
-            answer.packets,
-            answer.authors,
-        ));
+        output::line(&headline(case.row, answer));
         let mut rows = self.lines("all", &answer.outcomes);
         if answer.actions.len() > 1 {
             for (action, estimates) in &answer.actions {
@@ -165,7 +187,8 @@ impl Printer<'_> {
         output::table(["action", "outcome", "estimate", "interval"], rows);
         for (id, author, weight, cases) in behind {
             output::line(&format!(
-                "  weight {weight:.4} x {cases} case(s)  packet {}  author {}",
+                "  weight {weight:.4} x {}  packet {}  author {}",
+                output::count(cases.into(), "case"),
                 &id[..16],
                 &author[..16]
             ));

@@ -1,6 +1,6 @@
 //! `qis bench`.
 
-use super::{Compute, Failure};
+use super::{Compute, Failure, output};
 use crate::bench::{COLUMNS, Plan, Record, Task, measure};
 
 #[derive(clap::Args)]
@@ -42,7 +42,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let engine = arguments.compute.engine()?;
     let record = measure(&engine, plan).map_err(Failure::failed)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&record).map_err(Failure::failed)?);
+        output::json(&record);
     } else {
         print(&plan, &record);
     }
@@ -52,17 +52,17 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 fn print(plan: &Plan, record: &Record) {
     let Record { items, bytes, threads, .. } = record;
     let adapter = if record.adapter.is_empty() { String::new() } else { format!(" on {}", record.adapter) };
-    println!("backend  {}{adapter}, {threads} CPU threads", record.backend);
+    output::line(&format!("backend  {}{adapter}, {threads} CPU threads", record.backend));
     match plan.task {
-        Task::Fingerprint => println!("work     {items} packets"),
-        Task::Merge => println!(
+        Task::Fingerprint => output::line(&format!("work     {items} packets")),
+        Task::Merge => output::line(&format!(
             "work     {items} query-packet pairs: {} questions x {} packets, {COLUMNS} value columns",
             plan.queries, plan.packets
-        ),
+        )),
     }
-    println!("bytes    {bytes}");
-    println!("checked  equal to the scalar law");
-    println!("time     {:.3} ms, {:.3} ms CPU", 1e3 * record.seconds, 1e3 * record.cpu_seconds);
+    output::line(&format!("bytes    {bytes}"));
+    output::line("checked  equal to the scalar law");
+    output::line(&format!("time     {:.3} ms, {:.3} ms CPU", 1e3 * record.seconds, 1e3 * record.cpu_seconds));
     let unit = if plan.task == Task::Merge { "pairs/s" } else { "packets/s" };
-    println!("rate     {:.3} M {unit}", record.items_per_second / 1e6);
+    output::line(&format!("rate     {:.3} M {unit}", record.items_per_second / 1e6));
 }

@@ -2,14 +2,14 @@
 
 use super::Failure;
 use crate::distill::Case;
-use crate::domain::{Direction, Domain, Purpose, Table, TableError, View, init};
+use crate::domain::{Direction, Domain, Purpose, Table, View, init};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Loads a domain file; problems are shown with their lines.
 pub fn load(path: &Path) -> Result<Domain, Failure> {
-    Domain::load(path).map_err(Failure::diagnosed)
+    Ok(Domain::load(path)?)
 }
 
 /// The named view, or the first.
@@ -36,20 +36,13 @@ pub fn outcome(domain: &Domain, name: &str) -> Result<usize, Failure> {
 
 /// Opens a table; a file that is not there is a failure, one that does not fit is rejected.
 pub fn open(path: &Path, domain: &Domain, purpose: Purpose) -> Result<Table, Failure> {
-    Table::open(path, domain, purpose).map_err(table_failure)
+    Ok(Table::open(path, domain, purpose)?)
 }
 
 /// All cases of a table. Where the table has no time, all are observed at 0: what is computed from
 /// them does not depend on the clock.
 pub fn cases(path: &Path, domain: &Domain, purpose: Purpose) -> Result<Vec<Case>, Failure> {
-    Case::read_all(open(path, domain, purpose)?, &domain.schema, 0).map_err(table_failure)
-}
-
-pub fn table_failure(error: TableError) -> Failure {
-    match error {
-        TableError::Open { .. } | TableError::Read { .. } => Failure::failed(error),
-        other => Failure::diagnosed(other),
-    }
+    Ok(Case::read_all(open(path, domain, purpose)?, &domain.schema, 0)?)
 }
 
 /// What a drafted domain is about.
@@ -70,8 +63,8 @@ pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
         direction: Direction::Neutral,
         labels: false,
     };
-    let text = init::draft(path, &request).map_err(draft_failure)?;
-    let mut domain = Domain::parse("drafted.toml", &text).map_err(Failure::diagnosed)?;
+    let text = init::draft(path, &request)?;
+    let mut domain = Domain::parse("drafted.toml", &text)?;
     // Other tables of the same columns may be separated or packed otherwise.
     (domain.source.separator, domain.source.compression) = (None, None);
     Ok(domain)
@@ -79,14 +72,7 @@ pub fn draft(path: &Path, options: &DraftOptions) -> Result<Domain, Failure> {
 
 /// All records of a table, for splitting one before a domain is drafted: names and rows.
 pub fn records(path: &Path) -> Result<(Vec<String>, Vec<csv::ByteRecord>), Failure> {
-    init::records(path).map_err(draft_failure)
-}
-
-fn draft_failure(error: init::InitError) -> Failure {
-    match error {
-        init::InitError::Table(error) => table_failure(error),
-        other => Failure::diagnosed(other),
-    }
+    Ok(init::records(path)?)
 }
 
 /// Writes records as a comma-separated table.

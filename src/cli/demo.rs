@@ -1,9 +1,10 @@
 //! `qis demo`: the whole loop on this machine.
 
 use super::{Compute, Failure, data, output};
-use crate::demo::{Event, Play, QuicFleet, Report, play, report};
+use crate::demo::{DemoError, Event, Play, QuicFleet, Report, play, report};
 use crate::distill::Case;
 use crate::domain::{Domain, Purpose, Table};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,14 +76,15 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         now_ms: data::now_ms(),
         cases,
     };
-    std::fs::create_dir_all(&arguments.output).map_err(|e| data::io(&arguments.output, e))?;
+    let reports = Reports::create(&arguments.output)?;
     let stores = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
     let report = data::runtime()?.block_on(async {
         say(arguments.json, &format!("starting {nodes} nodes on QUIC at 127.0.0.1, each with its own store"));
-        let mut fleet = QuicFleet::start(nodes, stores.path(), &domain).await.map_err(Failure::failed)?;
-        play(&stage, &mut fleet, |event| tell(arguments.json, &stage, event)).await.map_err(Failure::failed)
+        let mut fleet = QuicFleet::start(nodes, stores.path(), &domain).await.map_err(DemoError::Fleet)?;
+        let played = play(&stage, &mut fleet, |event| tell(arguments.json, &stage, event)).await;
+        played.map_err(Failure::from)
     })?;
-    write(&arguments.output, &report)?;
+    reports.write(&report)?;
     if arguments.json {
         output::json(&report);
     } else {
@@ -93,11 +95,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn read(arguments: &Arguments) -> Result<(Domain, Vec<Case>, String), Failure> {
     let (Some(path), Some(file)) = (&arguments.data, &arguments.domain) else {
-        let domain = Domain::parse("digits.toml", DIGITS_TOML).map_err(Failure::diagnosed)?;
+        let domain = Domain::parse("digits.toml", DIGITS_TOML)?;
         let bytes = Box::new(DIGITS_CSV);
-        let table = Table::from_bytes("digits.csv", bytes, &domain, Purpose::Evidence);
-        let table = table.map_err(data::table_failure)?;
-        let cases = Case::read_all(table, &domain.schema, data::now_ms()).map_err(data::table_failure)?;
+        let table = Table::from_bytes("digits.csv", bytes, &domain, Purpose::Evidence)?;
+        let cases = Case::read_all(table, &domain.schema, data::now_ms())?;
         return Ok((domain, cases, "handwritten digits".into()));
     };
     let mut domain = data::load(file)?;
@@ -111,7 +112,7 @@ fn read(arguments: &Arguments) -> Result<(Domain, Vec<Case>, String), Failure> {
 /// A line for people: beside the JSON it goes to standard error.
 fn say(json: bool, text: &str) {
     if json {
-        eprintln!("{text}");
+        output::note(text);
     } else {
         output::line(text);
     }
@@ -163,7 +164,15 @@ fn tell(json: bool, stage: &Play, event: Event) {
 fn print(report: &Report, folder: &Path) {
     let quality = format!("{}, node alone", report.measure);
     output::table(
-        ["nodes", "pathways N(N-1)/2", "packets pulled", "bytes pulled", &quality, "swarm", "pooled"],
+        [
+            "nodes",
+            "pathways N(N-1)/2",
+            "packets pulled",
+            "bytes pulled, all replicas",
+            &quality,
+            "swarm",
+            "pooled",
+        ],
         report.steps.iter().map(|step| {
             [
                 step.nodes.to_string(),
@@ -184,13 +193,40 @@ fn print(report: &Report, folder: &Path) {
     ));
 }
 
-fn write(folder: &Path, report: &Report) -> Result<(), Failure> {
-    for (name, text) in [
-        ("report.html", report::html(report)),
-        ("report.json", format!("{}\n", serde_json::to_string_pretty(report).unwrap_or_default())),
-    ] {
-        let path = folder.join(name);
-        data::create(&path)?.write_all(text.as_bytes()).map_err(|e| data::io(&path, e))?;
+/// The report's files, open before anything is played: a folder that cannot be written to is found
+/// out first. What an earlier demo wrote stays until there is a new report.
+struct Reports([(PathBuf, Option<File>); 2]);
+
+impl Reports {
+    fn create(folder: &Path) -> Result<Reports, Failure> {
+        std::fs::create_dir_all(folder).map_err(|e| data::io(folder, e))?;
+        let open = |name: &str| {
+            let path = folder.join(name);
+            let file = File::options().write(true).create(true).truncate(false).open(&path);
+            file.map(|file| (path.clone(), Some(file))).map_err(|e| data::io(&path, e))
+        };
+        Ok(Reports([open("report.html")?, open("report.json")?]))
     }
-    Ok(())
+
+    fn write(mut self, report: &Report) -> Result<(), Failure> {
+        let json = format!("{}\n", serde_json::to_string_pretty(report).unwrap_or_default());
+        for ((path, file), text) in self.0.iter_mut().zip([report::html(report), json]) {
+            if let Some(mut file) = file.take() {
+                let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+                written.map_err(|e| data::io(path, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reports {
+    /// A demo that failed leaves no empty report.
+    fn drop(&mut self) {
+        for (path, file) in &mut self.0 {
+            if file.take().is_some_and(|file| file.metadata().is_ok_and(|of| of.len() == 0)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
 }

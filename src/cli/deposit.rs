@@ -2,7 +2,6 @@
 
 use super::places::join;
 use super::{Failure, data, output, peer_address, start_log};
-use crate::domain::Domain;
 use crate::net::Multiaddr;
 use crate::packet::PacketFile;
 use crate::run::deposit::{Summary, file};
@@ -30,8 +29,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     start_log();
-    let domain = Domain::load(&arguments.domain).map_err(Failure::diagnosed)?;
-    let packets = PacketFile::open(&arguments.file).map_err(Failure::rejected)?.count;
+    let domain = data::load(&arguments.domain)?;
+    let packets = PacketFile::open(&arguments.file)?.count;
     let result = data::runtime()?.block_on(async {
         let client = join(arguments.peer).await?;
         let bar = output::progress(packets, "packets");
@@ -45,8 +44,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         if summary.is_ok() && !complete {
             tracing::warn!(silent, nodes, "silent nodes got no copies yet; the other replicas have them");
         }
-        summary
-            .map_err(|error| if error.is_input() { Failure::rejected(error) } else { Failure::failed(error) })
+        summary.map_err(Failure::from)
     });
     let summary = result?;
     print(&summary, packets, arguments.json);
@@ -75,6 +73,6 @@ fn print(summary: &Summary, packets: u64, as_json: bool) {
         output::line(&format!(
             "{packets} packets: {stored} stored, {duplicate} duplicate, {rejected} rejected"
         ));
-        reasons.iter().for_each(|(index, reason)| eprintln!("packet {index}: {reason}"));
+        reasons.iter().for_each(|(index, reason)| output::note(&format!("packet {index}: {reason}")));
     }
 }

@@ -6,7 +6,8 @@ use crate::domain::Purpose;
 use crate::packet::{PacketFileWriter, hex};
 use crate::run::AuthorFile;
 use serde_json::json;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Sequence numbers reserved at once; those of an interrupted run are skipped.
@@ -36,22 +37,64 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Why there is nothing to write. An output file of before stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum NothingKept {
+    #[error("{input}: no row of site `{site}`; {seen}")]
+    Site { input: String, site: String, seen: String },
+    #[error(
+        "{input}: {rows} rows gave no packet: {unknown} have no known outcome, {rest} found fewer than {cases_min} similar cases (cases_min)"
+    )]
+    Rows { input: String, rows: u64, unknown: u64, rest: u64, cases_min: u16 },
+}
+
+/// Sites that are named to somebody who asked for one that is not there.
+const SITES_SHOWN: usize = 20;
+
+/// The sites of a table, as many as are shown.
+#[derive(Default)]
+struct Sites(BTreeSet<String>, bool);
+
+impl Sites {
+    fn see(&mut self, site: Option<&str>) {
+        let Some(site) = site.filter(|site| !self.0.contains(*site)) else { return };
+        if self.0.len() < SITES_SHOWN {
+            self.0.insert(site.into());
+        } else {
+            self.1 = true;
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Sites(names, more) = self;
+        if names.is_empty() {
+            return "no row names a site: [source] site says which column does".into();
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        format!("its sites are {}{}", names.join(", "), if *more { " and others" } else { "" })
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.output == Path::new("-") {
+        return Err(Failure::usage("--output -: packets are written to a file; name one"));
+    }
     let domain = data::load(&arguments.domain)?;
     let table = data::open(&arguments.input, &domain, Purpose::Evidence)?;
-    let mut author = AuthorFile::open(&arguments.author).map_err(Failure::failed)?;
+    let mut author = AuthorFile::open(&arguments.author)?;
     let schema = Arc::new(domain.schema.clone());
-    let mut writer =
-        PacketFileWriter::create(&arguments.output, schema.id(), [0; 32]).map_err(Failure::failed)?;
+    let mut writer = PacketFileWriter::create(&arguments.output, schema.id(), [0; 32])?;
     let mut gatherer = Gatherer::new(schema.cases_min);
     let mut distiller: Option<Distiller> = None;
     let mut left = 0u32;
     let (mut rows, mut unknown) = (0u64, 0u64);
+    let (mut sites, mut packets) = (Sites::default(), 0u64);
     let now_ms = data::now_ms();
     let bar = output::progress(0, "rows");
     for row in table {
-        let case = Case::new(&schema, row.map_err(data::table_failure)?, now_ms);
+        let case = Case::new(&schema, row?, now_ms);
         bar.inc(1);
+        sites.see(case.site.as_deref());
         if arguments.site.is_some() && arguments.site != case.site {
             continue;
         }
@@ -62,19 +105,38 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         let Some(group) = gatherer.add(case) else { continue };
         if left == 0 {
-            let first = author.reserve(RESERVED_AT_ONCE).map_err(Failure::failed)?;
+            let first = author.reserve(RESERVED_AT_ONCE)?;
             distiller = Some(Distiller::new(author.key(), schema.clone(), first));
             left = RESERVED_AT_ONCE;
         }
         if let Some(distiller) = &mut distiller {
             let packet = distiller.observe(&group.iter().collect::<Vec<_>>()).map_err(Failure::failed)?;
-            writer.write(&packet).map_err(Failure::failed)?;
+            writer.write(&packet)?;
+            packets += 1;
             left -= 1;
         }
     }
     bar.finish_and_clear();
-    let packets = writer.finish().map_err(Failure::failed)?;
     let rest = gatherer.rest();
+    let input = || arguments.input.display().to_string();
+    match &arguments.site {
+        Some(site) if rows == 0 => {
+            let (site, seen) = (site.clone(), sites.describe());
+            return Err(Failure::rejected(NothingKept::Site { input: input(), site, seen }));
+        }
+        _ if packets == 0 => {
+            let (rest, cases_min) = (rest as u64, schema.cases_min);
+            return Err(Failure::rejected(NothingKept::Rows {
+                input: input(),
+                rows,
+                unknown,
+                rest,
+                cases_min,
+            }));
+        }
+        _ => {}
+    }
+    writer.finish()?;
     if arguments.json {
         output::json(&json!({
             "rows": rows,

@@ -1,6 +1,6 @@
 //! `qis doctor`.
 
-use super::Failure;
+use super::{Failure, output};
 use crate::doctor::{Report, Status, examine};
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ struct Unhealthy(usize, usize);
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let report = examine(arguments.adapter.as_deref(), &arguments.store);
     if arguments.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::failed)?);
+        output::json(&report);
     } else {
         print(&report);
     }
@@ -38,12 +38,15 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn print(report: &Report) {
     if report.adapters.is_empty() {
-        println!("adapter  none found");
+        output::line("adapter  none found");
     }
     for line in &report.adapters {
         let adapter = &line.description;
         let verdict = if line.taken { "taken".into() } else { format!("not taken: {}", line.reason) };
-        println!("adapter  {} ({}, {}): {verdict}", adapter.name, adapter.backend, adapter.driver);
+        output::line(&format!(
+            "adapter  {} ({}, {}): {verdict}",
+            adapter.name, adapter.backend, adapter.driver
+        ));
     }
     for check in &report.checks {
         let status = match check.status {
@@ -51,9 +54,9 @@ fn print(report: &Report) {
             Status::Noted => "note    ",
             Status::Failed => "FAILED  ",
         };
-        println!("{status} {}: {}", check.name, check.found);
+        output::line(&format!("{status} {}: {}", check.name, check.found));
         if !check.remedy.is_empty() {
-            println!("         mend it: {}", check.remedy);
+            output::line(&format!("         mend it: {}", check.remedy));
         }
     }
 }

@@ -3,7 +3,7 @@
 mod check;
 mod init;
 
-use super::Failure;
+use super::{Failure, output};
 use crate::domain::{Decay, Kernel};
 
 #[derive(clap::Args)]
@@ -46,11 +46,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Kernel { bandwidth } => {
-            print!("{}", Kernel::gaussian(bandwidth).to_toml());
+            output::text(&Kernel::gaussian(bandwidth).to_toml());
             Ok(())
         }
         Command::Decay { half_life } => {
-            print!("{}", Decay::exponential(half_life).to_toml());
+            output::text(&Decay::exponential(half_life).to_toml());
             Ok(())
         }
     }

@@ -26,7 +26,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["train", "test"], required_unless_present = "train")]
     data: Option<PathBuf>,
     /// Number of splits
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "K", default_value_t = 1, conflicts_with = "train", value_parser = clap::value_parser!(u64).range(1..=1000))]
     splits: u64,
     /// Table of training rows
     #[arg(long, value_name = "FILE", requires = "test")]
@@ -124,7 +124,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         writer.flush().map_err(|e| data::io(&path, e))?;
     }
     let ran = engine.ran();
-    eprintln!("computed on {ran}");
+    output::note(&format!("computed on {ran}"));
     let data = arguments.data.as_ref().or(arguments.test.as_ref()).map(|path| path.display().to_string());
     print(&arguments, data.unwrap_or_default(), rows, &splits);
     Ok(())
@@ -175,18 +175,16 @@ impl<'a> Source<'a> {
     fn prepare(&mut self, seed: u64) -> Result<Prepared, Failure> {
         match self {
             Source::Table { domain, cases } => {
-                let (train, test) = split(cases.len(), seed);
+                let (train, test) = both(split(cases.len(), seed))?;
                 Ok(Prepared { domain: domain.clone(), cases: cases.clone(), train, test })
             }
-            Source::Pair { domain, cases, train } => Ok(Prepared {
-                domain: domain.clone(),
-                cases: cases.clone(),
-                train: (0..*train).collect(),
-                test: (*train..cases.len()).collect(),
-            }),
+            Source::Pair { domain, cases, train } => {
+                let (train, test) = both(((0..*train).collect(), (*train..cases.len()).collect()))?;
+                Ok(Prepared { domain: domain.clone(), cases: cases.clone(), train, test })
+            }
             Source::Drafted { arguments, path } => {
                 let (header, rows) = data::records(path)?;
-                let (train, test) = split(rows.len(), seed);
+                let (train, test) = both(split(rows.len(), seed))?;
                 let folder = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
                 let part = folder.path().join("train.csv");
                 data::write_records(&part, &header, train.iter().map(|&row| &rows[row]))?;
@@ -195,6 +193,21 @@ impl<'a> Source<'a> {
                 Ok(Prepared { domain: Arc::new(domain), cases: Arc::new(cases), train, test })
             }
         }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{train} training and {test} test rows: at least one of each is needed")]
+struct TooFewRows {
+    train: usize,
+    test: usize,
+}
+
+/// Training and test rows, if there are any of both.
+fn both((train, test): (Vec<usize>, Vec<usize>)) -> Result<(Vec<usize>, Vec<usize>), Failure> {
+    match train.is_empty() || test.is_empty() {
+        true => Err(Failure::rejected(TooFewRows { train: train.len(), test: test.len() })),
+        false => Ok((train, test)),
     }
 }
 
@@ -265,8 +278,9 @@ fn print(arguments: &Arguments, data: String, rows: usize, splits: &[Split]) {
         return;
     }
     output::line(&format!(
-        "{data}: {rows} rows, {nodes} nodes, {} split(s); a question reads {:.1}% of the packets",
-        splits.len(),
+        "{data}: {rows} rows, {}, {}; a question reads {:.1}% of the packets",
+        output::count(nodes as u64, "node"),
+        output::count(splits.len() as u64, "split"),
         100.0 * read_share
     ));
     let cell = |mean: Option<f64>, error: Option<f64>, digits: usize| match error {

@@ -2,7 +2,8 @@
 
 use super::{Failure, data, output};
 use crate::domain::Domain;
-use crate::packet::{Kind, Packet, PacketFile, hex};
+use crate::limits::PACKET_BYTES;
+use crate::packet::{FILE_HEADER_BYTES, FileError, Kind, Packet, PacketFile, hex};
 use crate::store::{DiskStore, PacketStore};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub struct Arguments {
     /// Packets or mailboxes to show at most
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// Check the signatures of all packets
+    /// Check the signatures of all packets, not only of those shown
     #[arg(long)]
     verify: bool,
     /// One JSON object per packet or mailbox
@@ -33,72 +34,75 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         return store(&arguments);
     }
     let domain = arguments.domain.as_deref().map(data::load).transpose()?;
-    let file = PacketFile::open(&arguments.path).map_err(Failure::rejected)?;
+    let file = PacketFile::open(&arguments.path)?;
     if !arguments.json {
         output::line(&format!("{} packets of schema {}", file.count, hex(&file.schema)));
     }
     let (path, count) = (arguments.path.display().to_string(), file.count);
-    let (mut good, mut bad) = (0u64, vec![]);
+    let (mut good, mut damaged, mut shown) = (0u64, 0u64, 0);
+    // A damaged packet is named; the others can still be looked at.
+    let mut problems = vec![];
     let mut rows = vec![];
     for (index, packet) in file.enumerate() {
         let index = index as u64;
-        let shown = index >= arguments.from && rows.len() < arguments.limit;
-        if !shown && !arguments.verify {
-            if index > arguments.from {
-                break;
-            }
+        let show = index >= arguments.from && shown < arguments.limit;
+        if output::closed() || shown == arguments.limit && !arguments.verify {
+            break;
+        }
+        if !show && !arguments.verify {
             continue;
         }
-        // A damaged packet is named; the others can still be looked at.
-        let packet = match packet.and_then(|packet| {
-            if arguments.verify {
-                let offset = 512 * (index + 1);
-                let named = |source| crate::packet::FileError::Packet {
-                    path: arguments.path.clone(),
-                    index,
-                    offset,
-                    source,
-                };
-                packet.verify().map(|verified| *verified.packet()).map_err(named)
-            } else {
-                Ok(packet)
-            }
-        }) {
+        let packet = match packet.and_then(|packet| verified(&arguments.path, index, &packet)) {
             Ok(packet) => packet,
             Err(error) => {
-                bad.push(error);
+                damaged += 1;
+                if problems.len() < arguments.limit {
+                    problems.push(error);
+                }
                 continue;
             }
         };
         good += 1;
-        if !shown {
+        if !show {
             continue;
         }
-        if arguments.json {
-            output::json(&object(index, &packet, domain.as_ref()));
+        shown += 1;
+        match arguments.json {
+            true => output::json(&object(index, &packet, domain.as_ref())),
+            false => rows.push(row(index, &packet, domain.as_ref())),
         }
-        rows.push(row(index, &packet, domain.as_ref()));
     }
+    let unchecked = count.saturating_sub(good + damaged);
+    let not_checked = format!("{unchecked} not checked; --verify checks all");
     if !arguments.json {
         output::table(["index", "packet", "kind", "author", "seq", "cases", "action", "outcomes"], rows);
-        if arguments.verify {
-            output::line(&format!("{good} of {count} packets have good signatures"));
+        let verdict = format!("{good} of {} have good signatures", output::count(count, "packet"));
+        match unchecked {
+            0 => output::line(&verdict),
+            _ => output::line(&format!("{verdict}, {not_checked}")),
         }
+    } else if unchecked > 0 {
+        output::note(&format!("{}: {not_checked}", output::count(count, "packet")));
     }
-    match bad.len() {
+    problems.iter().for_each(|error| output::note(&error.to_string()));
+    match damaged {
         0 => Ok(()),
-        damaged => {
-            bad.iter().take(arguments.limit).for_each(|error| eprintln!("{error}"));
-            Err(Failure::rejected(Damaged { path, damaged, count }))
-        }
+        damaged => Err(Failure::rejected(Damaged { path, damaged, count })),
     }
+}
+
+/// The packet, if its author signed it.
+fn verified(path: &Path, index: u64, packet: &Packet) -> Result<Packet, FileError> {
+    let offset = FILE_HEADER_BYTES as u64 + PACKET_BYTES as u64 * index;
+    let named = |source| FileError::Packet { path: path.into(), index, offset, source };
+    packet.verify().map(|verified| *verified.packet()).map_err(named)
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {damaged} of {count} packets are damaged or not signed by their author")]
 struct Damaged {
     path: String,
-    damaged: usize,
+    damaged: u64,
     count: u64,
 }
 
@@ -187,11 +191,11 @@ fn object(index: u64, packet: &Packet, domain: Option<&Domain>) -> Json {
 /// The mailboxes of a store.
 fn store(arguments: &Arguments) -> Result<(), Failure> {
     let folder: &Path = &arguments.path;
-    let (store, report) = DiskStore::open(folder).map_err(Failure::failed)?;
+    let (store, report) = DiskStore::open(folder)?;
     if let Some(loss) = report.loss {
-        eprintln!("{loss}");
+        output::note(&loss.to_string());
     }
-    let mailboxes = store.addresses().map_err(Failure::failed)?;
+    let mailboxes = store.addresses()?;
     if arguments.json {
         for (address, stat) in mailboxes.iter().take(arguments.limit) {
             output::json(&json!({

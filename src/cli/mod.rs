@@ -1,4 +1,13 @@
-//! Flags, output and exit codes: 0 done, 1 failed, 2 wrong use, 3 input rejected.
+//! Flags, output and exit codes.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; also where the reader of standard output went away early |
+//! | 1 | failed: a path that is not there or cannot be read or written, a peer that does not answer |
+//! | 2 | wrong use: flags that contradict each other, or name what neither domain nor table has |
+//! | 3 | rejected: a file, a row or a store was read and is not what it should be |
+//!
+//! `failure.rs` holds the conversions that decide between them for every command.
 
 mod ask;
 mod bench;
@@ -98,7 +107,12 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,qis=info"));
     // A second call in one process keeps the first log.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would print that it cannot print, and panic where standard error is closed.
+        .log_internal_errors(false)
+        .try_init();
 }
 
 /// Runs the program with the process's arguments.
@@ -117,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Node(arguments) => node::run(arguments),
     };
     match result {
+        Ok(()) if output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -1,8 +1,8 @@
 //! `qis node`.
 
-use super::{Failure, peer_address, start_log};
+use super::{Failure, output, peer_address, start_log};
 use crate::domain::Domain;
-use crate::net::{Multiaddr, NetError, quic_address};
+use crate::net::{Multiaddr, quic_address};
 use crate::run::node::{NodeError, open, serve};
 use crate::run::runtime;
 use serde_json::json;
@@ -32,32 +32,20 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     start_log();
-    let domains = arguments
-        .domain
-        .iter()
-        .map(Domain::load)
-        .collect::<Result<Vec<Domain>, _>>()
-        .map_err(Failure::diagnosed)?;
+    let domains = arguments.domain.iter().map(Domain::load).collect::<Result<Vec<Domain>, _>>()?;
     let listen = arguments.listen.into_iter().map(quic_address).collect();
-    let runtime = runtime().map_err(NodeError::Runtime).map_err(Failure::failed)?;
+    let runtime = runtime().map_err(NodeError::Runtime)?;
     runtime.block_on(async {
         let opened = open(&arguments.store, listen, arguments.peer, &domains).await;
-        let (handle, store) = opened.map_err(failure)?;
+        let (handle, store) = opened?;
         let (peer, addresses) = (handle.peer_id().to_string(), handle.dial_addresses());
         let addresses: Vec<String> = addresses.iter().map(Multiaddr::to_string).collect();
         if arguments.json {
-            println!("{}", json!({ "peer": peer, "listen": addresses }));
+            output::json(&json!({ "peer": peer, "listen": addresses }));
         } else {
-            println!("peer   {peer}");
-            addresses.iter().for_each(|address| println!("listen {address}"));
+            output::line(&format!("peer   {peer}"));
+            addresses.iter().for_each(|address| output::line(&format!("listen {address}")));
         }
-        serve(handle, store).await.map_err(Failure::failed)
+        serve(handle, store).await.map_err(Failure::from)
     })
-}
-
-fn failure(error: NodeError) -> Failure {
-    match error {
-        NodeError::Net(NetError::Address(_)) => Failure::usage(error.to_string()),
-        error => Failure::failed(error),
-    }
 }

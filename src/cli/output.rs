@@ -1,9 +1,28 @@
-//! Tables for people, JSON for programs, progress on terminals.
+//! Tables for people, JSON for programs, notes and progress beside them.
+//!
+//! Nothing here panics or ends the program: a reader of standard output that has gone away is
+//! remembered, so that long loops stop early and what they hold open is still put away.
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Nothing more can be written to standard output.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+/// Standard output failed otherwise than by a reader that went away: a full disk, for example.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads standard output any more: the rest of the work would be for nothing.
+pub fn closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// Whether standard output was lost by a fault of the system, which is exit code 1.
+pub fn failed() -> bool {
+    FAILED.load(Ordering::Relaxed)
+}
 
 /// A table with a header; cells are aligned by the caller's formatting.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
@@ -16,15 +35,23 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     line(&table.to_string());
 }
 
-/// One line on standard output. A reader that has gone away ends the program quietly, as it does
-/// other programs in a pipe.
+/// One line on standard output.
 pub fn line(text: &str) {
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            std::process::exit(0);
+    self::text(&format!("{text}\n"));
+}
+
+/// Text with its own line ends on standard output.
+pub fn text(text: &str) {
+    if closed() {
+        return;
+    }
+    let mut output = std::io::stdout().lock();
+    if let Err(error) = output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        CLOSED.store(true, Ordering::Relaxed);
+        if error.kind() != ErrorKind::BrokenPipe {
+            FAILED.store(true, Ordering::Relaxed);
+            note(&format!("standard output: {error}"));
         }
-        eprintln!("standard output: {error}");
-        std::process::exit(1);
     }
 }
 
@@ -32,6 +59,11 @@ pub fn line(text: &str) {
 pub fn json(value: &impl Serialize) {
     // Our own values serialise; a number that is not finite becomes null.
     line(&serde_json::to_string(value).unwrap_or_default());
+}
+
+/// One line on standard error. If it cannot be written there is nobody left to tell.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// A progress bar on standard error where that is a terminal, else nothing.
@@ -51,4 +83,9 @@ pub fn progress(length: u64, what: &str) -> ProgressBar {
 /// A number with `digits` decimals, or a dash.
 pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |x| format!("{x:.digits$}"))
+}
+
+/// `1 packet`, `2 packets`: for nouns that take an s.
+pub fn count(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

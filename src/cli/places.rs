@@ -1,6 +1,6 @@
 //! Where a command finds packets: nodes of a swarm, a store on this machine, or packet files.
 
-use super::{Failure, peer_address};
+use super::{Failure, output, peer_address};
 use crate::address::Address;
 use crate::domain::Domain;
 use crate::mailbox::{
@@ -49,11 +49,11 @@ impl Origin {
         let views = || domain.views.iter().map(|view| Arc::new(((*schema).clone(), view.clone())));
         if let Some(folder) = &self.store {
             if !folder.is_dir() {
-                return Err(Failure::usage(format!("--store {}: no such folder", folder.display())));
+                return Err(Failure::failed(NoFolder(folder.display().to_string())));
             }
-            let (store, report) = DiskStore::open(folder).map_err(Failure::failed)?;
+            let (store, report) = DiskStore::open(folder)?;
             if let Some(loss) = report.loss {
-                eprintln!("{loss}");
+                output::note(&loss.to_string());
             }
             return Ok(From::Disk(LocalMailbox::new(Arc::new(store), Admission::new(views()), SystemClock)));
         }
@@ -94,6 +94,10 @@ pub async fn join(peers: Vec<Multiaddr>) -> Result<NetHandle, Failure> {
 #[error("no node that keeps mailboxes answers at {0}: is it running, and is the address right?")]
 struct NobodyAnswers(String);
 
+#[derive(Debug, thiserror::Error)]
+#[error("--store {0}: no such folder")]
+struct NoFolder(String);
+
 /// Why a packet file cannot be asked.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -108,7 +112,7 @@ enum LoadError {
 /// Packets of a file into the mailboxes of all views. Expired ones stay out by the store's rules.
 fn load(path: &std::path::Path, domain: &Domain, store: &MemoryStore) -> Result<(), Failure> {
     let shown = path.display().to_string();
-    let mut file = PacketFile::open(path).map_err(Failure::rejected)?;
+    let mut file = PacketFile::open(path)?;
     let (found, expected) = (file.schema, domain.schema.id());
     if found != expected {
         return Err(Failure::rejected(LoadError::Schema {
@@ -122,7 +126,7 @@ fn load(path: &std::path::Path, domain: &Domain, store: &MemoryStore) -> Result<
     let mut first = 0;
     loop {
         let block: Result<Vec<Packet>, _> = file.by_ref().take(8_192).collect();
-        let block = block.map_err(Failure::rejected)?;
+        let block = block?;
         if block.is_empty() {
             return Ok(());
         }
@@ -135,7 +139,7 @@ fn load(path: &std::path::Path, domain: &Domain, store: &MemoryStore) -> Result<
             batch.extend(places.addresses(&packet).into_iter().map(|address| (address, packet)));
         }
         first += block.len() as u64;
-        store.deposit(super::data::now_ms(), &batch).map_err(Failure::failed)?;
+        store.deposit(super::data::now_ms(), &batch)?;
     }
 }
 

@@ -55,7 +55,11 @@ impl PacketFile {
     pub fn open(path: &Path) -> Result<PacketFile, FileError> {
         let io = |source| FileError::Io { path: path.into(), source };
         let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
+        let metadata = file.metadata().map_err(io)?;
+        if metadata.is_dir() {
+            return Err(io(io::ErrorKind::IsADirectory.into()));
+        }
+        let length = metadata.len();
         let mut reader = io::BufReader::with_capacity(1 << 18, file);
         let mut header = [0u8; FILE_HEADER_BYTES];
         let problem = |problem: String| FileError::Header { path: path.into(), problem };
@@ -120,7 +124,8 @@ impl Iterator for PacketFile {
     }
 }
 
-/// Writes a packet file; it appears under its name, whole, at [`PacketFileWriter::finish`].
+/// Writes a packet file; it appears under its name, whole, at [`PacketFileWriter::finish`]. Until
+/// then it is `NAME.XXXX.part` beside it, so that what a killed program leaves is known for what it is.
 pub struct PacketFileWriter {
     path: PathBuf,
     writer: BufWriter<tempfile::NamedTempFile>,
@@ -131,9 +136,16 @@ impl PacketFileWriter {
     /// # Errors
     /// I/O in the target's folder.
     pub fn create(path: &Path, schema: Id, view: Id) -> Result<PacketFileWriter, FileError> {
-        let io = |source| FileError::Io { path: path.into(), source };
+        let io = |source| FileError::Io { path: path.into(), source: unnamed(source) };
+        if path.is_dir() {
+            return Err(io(io::ErrorKind::IsADirectory.into()));
+        }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        // With the rest of the name, at most 255 bytes.
+        let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(60).collect();
+        let prefix = format!("{name}.");
+        let file = tempfile::Builder::new().prefix(&prefix).rand_bytes(4).suffix(".part").tempfile_in(folder);
+        let file = file.map_err(io)?;
         let mut writer = BufWriter::with_capacity(1 << 18, file);
         let mut header = [0u8; FILE_HEADER_BYTES];
         header[..4].copy_from_slice(FILE_MAGIC);
@@ -150,7 +162,7 @@ impl PacketFileWriter {
         self.count += 1;
         self.writer
             .write_all(packet.as_bytes())
-            .map_err(|source| FileError::Io { path: self.path.clone(), source })
+            .map_err(|source| FileError::Io { path: self.path.clone(), source: unnamed(source) })
     }
 
     /// Writes the count, syncs, and puts the file in its place. Returns the number of packets.
@@ -167,7 +179,12 @@ impl PacketFileWriter {
             file.persist(&path).map_err(|e| e.error)?;
             Ok(())
         };
-        finish().map_err(|source| FileError::Io { path: path.clone(), source })?;
+        finish().map_err(|source| FileError::Io { path: path.clone(), source: unnamed(source) })?;
         Ok(self.count)
     }
+}
+
+/// The error without the name of the temporary file, which tells a person nothing.
+fn unnamed(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() { error } else { error.kind().into() }
 }

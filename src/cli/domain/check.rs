@@ -1,6 +1,6 @@
 //! `qis domain check`.
 
-use crate::cli::Failure;
+use crate::cli::{Failure, output};
 use crate::domain::file::Domain;
 use crate::domain::schema::{FeatureKind, Missing};
 use crate::domain::view::{Metric, Prior};
@@ -40,9 +40,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                     .iter()
                     .map(|p| json!({ "line": p.line, "column": p.column, "message": p.message, "help": p.help }))
                     .collect();
-                println!("{}", json!({ "ok": false, "error": error.to_string(), "problems": problems }));
+                output::json(&json!({ "ok": false, "error": error.to_string(), "problems": problems }));
             }
-            return Err(Failure::diagnosed(error));
+            return Err(error.into());
         }
     };
     if !arguments.json {
@@ -52,11 +52,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         None => None,
         Some(path) => {
             let purpose = if arguments.questions { Purpose::Questions } else { Purpose::Evidence };
-            Some(read(Table::open(path, &domain, purpose).map_err(Failure::diagnosed)?)?)
+            Some(read(Table::open(path, &domain, purpose)?)?)
         }
     };
     if arguments.json {
-        println!("{}", describe(&domain, read.as_ref()));
+        output::json(&describe(&domain, read.as_ref()));
     }
     match read {
         None => Ok(()),
@@ -140,7 +140,7 @@ fn read(mut table: Table) -> Result<Read, Failure> {
                     read.problems.push(error);
                 }
             }
-            Err(error) => return Err(Failure::diagnosed(error)),
+            Err(error) => return Err(error.into()),
         }
     }
     read.clipped = table.clipped().to_vec();
@@ -173,12 +173,12 @@ fn metric_text(metric: &Metric) -> &'static str {
 
 fn print_domain(domain: &Domain) {
     let schema = &domain.schema;
-    println!(
+    output::line(&format!(
         "domain {}: {}",
         domain.name,
         if domain.about.is_empty() { "no description" } else { &domain.about }
-    );
-    println!("schema {}", hex(&schema.id()));
+    ));
+    output::line(&format!("schema {}", hex(&schema.id())));
     let (starts, total) = schema.layout();
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
@@ -204,35 +204,35 @@ fn print_domain(domain: &Domain) {
             slots,
         ]);
     }
-    println!("{table}");
-    println!("{total} of {SLOTS} slots, {} levels a slot", schema.levels);
+    output::line(&table.to_string());
+    output::line(&format!("{total} of {SLOTS} slots, {} levels a slot", schema.levels));
     for outcome in &schema.outcomes {
         let unit = if outcome.unit.is_empty() { String::new() } else { format!(" {}", outcome.unit) };
-        println!(
+        output::line(&format!(
             "outcome {}: {:?}, {} to {}{unit}, better: {:?}",
             outcome.name, outcome.kind, outcome.low, outcome.high, outcome.direction
-        );
+        ));
     }
     if !schema.actions.is_empty() {
-        println!("actions: {}", schema.actions.join(", "));
+        output::line(&format!("actions: {}", schema.actions.join(", ")));
     }
     for view in &domain.views {
         let address = view.addressing;
         let Prior::Mean { cases } = view.prior;
-        println!("view {} {}", view.name, hex(&view.id()));
-        println!(
+        output::line(&format!("view {} {}", view.name, hex(&view.id())));
+        output::line(&format!(
             "  metric {}, kernel reaches distance {:.0}, prior {cases} cases, {}% intervals",
             metric_text(&view.metric),
             reach(view),
             view.level
-        );
+        ));
         if address.bits == 0 {
-            println!("  address: one mailbox per scope");
+            output::line("  address: one mailbox per scope");
         } else {
-            println!(
+            output::line(&format!(
                 "  address: {} tables of {} bits, {} probes each",
                 address.tables, address.bits, address.probes
-            );
+            ));
         }
     }
 }
@@ -244,10 +244,10 @@ fn reach(view: &crate::domain::View) -> f64 {
 }
 
 fn print_read(domain: &Domain, read: &Read) {
-    println!("\n{}: {} rows", read.file, read.rows);
+    output::line(&format!("\n{}: {} rows", read.file, read.rows));
     for (feature, &missing) in domain.schema.features.iter().zip(&read.missing) {
         if missing > 0 {
-            println!("  feature {}: {missing} missing", feature.name);
+            output::line(&format!("  feature {}: {missing} missing", feature.name));
         }
     }
     for ((outcome, &(count, sum)), &clipped) in
@@ -255,29 +255,29 @@ fn print_read(domain: &Domain, read: &Read) {
     {
         let mean = if count > 0 { format!(", mean {:.4}", sum / count as f64) } else { String::new() };
         let clipped = if clipped > 0 { format!(", {clipped} clipped") } else { String::new() };
-        println!("  outcome {}: {count} known{mean}{clipped}", outcome.name);
+        output::line(&format!("  outcome {}: {count} known{mean}{clipped}", outcome.name));
     }
     if !domain.schema.actions.is_empty() {
         let names = domain.schema.actions.iter().map(String::as_str).chain(["no action"]);
         for (name, &count) in names.zip(&read.actions) {
             if count > 0 {
-                println!("  action {name}: {count} rows");
+                output::line(&format!("  action {name}: {count} rows"));
             }
         }
     }
     if !read.sites.is_empty() {
         let more = if read.sites.len() == SITES_MAX { " or more" } else { "" };
-        println!("  {}{more} sites", read.sites.len());
+        output::line(&format!("  {}{more} sites", read.sites.len()));
     }
     for problem in &read.problems {
-        eprintln!("{problem}");
+        output::note(&problem.to_string());
         if let Some(help) = problem.help() {
-            eprintln!("  help: {help}");
+            output::note(&format!("  help: {help}"));
         }
     }
     let hidden = read.problem_rows - read.problems.len() as u64;
     if hidden > 0 {
-        eprintln!("and {hidden} more rows with problems");
+        output::note(&format!("and {hidden} more rows with problems"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! `qis domain init`.
 
-use crate::cli::Failure;
-use crate::domain::init::{InitError, Request, draft};
+use crate::cli::{Failure, data, output};
+use crate::domain::init::{Request, draft};
 use crate::domain::schema::Direction;
 use clap::ValueEnum;
 use std::io::Write;
@@ -59,28 +59,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         },
         labels: arguments.labels,
     };
-    let text = draft(&arguments.table, &request).map_err(|error| match error {
-        InitError::NoColumn { .. } => Failure::usage(format!("{error}{}", help(&error))),
-        error => Failure::diagnosed(error),
-    })?;
+    let text = draft(&arguments.table, &request)?;
     match &arguments.output {
-        None => {
-            std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
-        }
+        None => output::text(&text),
         Some(path) => {
             // A domain that somebody has edited is not written over.
-            let mut file = std::fs::File::create_new(path)
-                .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Failure::failed)?;
-            eprintln!("wrote {}; read it through, then: qis domain check {0}", path.display());
+            let mut file = std::fs::File::create_new(path).map_err(|e| data::io(path, e))?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| data::io(path, e))?;
+            let path = path.display();
+            output::note(&format!("wrote {path}; read it through, then: qis domain check {path}"));
         }
     }
     Ok(())
-}
-
-fn help(error: &InitError) -> String {
-    use miette::Diagnostic;
-    error.help().map_or_else(String::new, |help| format!("; {help}"))
 }
 
 /// The table's file name up to its first dot.

@@ -54,7 +54,7 @@ pub enum TableError {
     #[diagnostic(help("each line of a JSON table is one object: {{\"column\": value, ...}}"))]
     Json { file: String, line: u64, problem: String },
     /// A cell is no value of its feature or outcome.
-    #[error("{file}:{line}: column `{column}`: {error}")]
+    #[error("{file}:{line}: {}", in_column(.column, .error))]
     #[diagnostic(help("{}", remedy(.error)))]
     Value { file: String, line: u64, column: String, error: Box<ValueError> },
     /// The action is not one of the schema's.
@@ -65,6 +65,16 @@ pub enum TableError {
     #[error("{file}:{line}: column `{column}`: \"{text}\" is no time")]
     #[diagnostic(help("Unix milliseconds, 2024-05-31, or 2024-05-31T08:30:00Z; 1970 or later"))]
     Time { file: String, line: u64, column: String, text: String },
+}
+
+/// The problem with its column; a feature or outcome of the column's name is not named again.
+fn in_column(column: &str, error: &ValueError) -> String {
+    let text = error.to_string();
+    let rest = text.strip_prefix("outcome ").unwrap_or(&text);
+    match rest.strip_prefix(&format!("`{column}`")) {
+        Some(rest) => format!("column `{column}`{rest}"),
+        None => format!("column `{column}`: {text}"),
+    }
 }
 
 fn remedy(error: &ValueError) -> &'static str {
