@@ -77,9 +77,9 @@ impl Distiller {
         self.key.public()
     }
 
-    /// The next unused sequence number.
-    pub fn sequence(&self) -> u32 {
-        self.sequence
+    /// Goes on numbering packets from `first`.
+    pub fn number_from(&mut self, first: u32) {
+        self.sequence = first;
     }
 
     /// One packet of 1..=4,095 similar cases: same scope, action and known outcomes.

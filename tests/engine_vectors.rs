@@ -134,7 +134,7 @@ fn observed(domain: &Domain, author: u8, record: u8, value: (u16, u16), action: 
     let key = AuthorKey::from_seed([author; 32]);
     let mut values = [None; OUTCOMES_MAX];
     values[0] = Some(value);
-    values[1] = (record % 3 != 0).then_some((u16::from(record) * 1_000, 0));
+    values[1] = (!record.is_multiple_of(3)).then_some((u16::from(record) * 1_000, 0));
     let mut signal = [0; SLOTS];
     signal[0] = record as i8 * 7 - 40;
     signal[3] = 51;

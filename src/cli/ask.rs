@@ -58,13 +58,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut author = arguments.author.as_deref().map(AuthorFile::open).transpose()?;
     data::runtime()?.block_on(async {
         let from = arguments.origin.open(&domain).await?;
-        let (key, first) = match &mut author {
-            Some(author) => (author.key(), author.reserve(0)?),
-            // Asking alone signs nothing.
-            None => (AuthorKey::from_seed([0; 32]), 0),
-        };
-        let mut learner =
-            Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, first);
+        // Asking alone signs nothing.
+        let key = author.as_ref().map_or_else(|| AuthorKey::from_seed([0; 32]), AuthorFile::key);
+        let mut learner = Learner::new(from.clone(), schema.clone(), view.clone(), engine.clone(), key, 0);
         let now_ms = data::now_ms();
         while !output::closed() {
             let mut cases = vec![];
@@ -85,7 +81,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             }
             if let Some(author) = &mut author {
                 // One number per synthesis, taken before it is signed.
-                author.reserve(cases.len() as u32)?;
+                learner.number_from(author.reserve(cases.len() as u32)?);
                 for (case, answer) in cases.iter().zip(&answers) {
                     let receipts = learner.publish(case, answer.action, now_ms).await?;
                     report(case, receipts.unwrap_or_default());

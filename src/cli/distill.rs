@@ -2,7 +2,7 @@
 
 use super::{Failure, data, output};
 use crate::distill::{Case, Distiller, Gatherer};
-use crate::domain::Purpose;
+use crate::domain::{Purpose, Schema};
 use crate::packet::{PacketFileWriter, hex};
 use crate::run::AuthorFile;
 use serde_json::json;
@@ -51,6 +51,34 @@ enum NothingKept {
 /// Sites that are named to somebody who asked for one that is not there.
 const SITES_SHOWN: usize = 20;
 
+/// Signs groups of cases into the packet file, with sequence numbers taken before they are used.
+struct Signer {
+    author: AuthorFile,
+    schema: Arc<Schema>,
+    distiller: Option<Distiller>,
+    /// Numbers that are reserved and not used.
+    left: u32,
+    writer: PacketFileWriter,
+    packets: u64,
+}
+
+impl Signer {
+    fn write(&mut self, group: &[Case]) -> Result<(), Failure> {
+        if self.left == 0 {
+            let first = self.author.reserve(RESERVED_AT_ONCE)?;
+            self.distiller = Some(Distiller::new(self.author.key(), self.schema.clone(), first));
+            self.left = RESERVED_AT_ONCE;
+        }
+        if let Some(distiller) = &mut self.distiller {
+            let packet = distiller.observe(&group.iter().collect::<Vec<_>>()).map_err(Failure::failed)?;
+            self.writer.write(&packet)?;
+            self.packets += 1;
+            self.left -= 1;
+        }
+        Ok(())
+    }
+}
+
 /// The sites of a table, as many as are shown.
 #[derive(Default)]
 struct Sites(BTreeSet<String>, bool);
@@ -81,14 +109,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let domain = data::load(&arguments.domain)?;
     let table = data::open(&arguments.input, &domain, Purpose::Evidence)?;
-    let mut author = AuthorFile::open(&arguments.author)?;
+    let author = AuthorFile::open(&arguments.author)?;
+    let author_key = hex(author.key().public());
     let schema = Arc::new(domain.schema.clone());
-    let mut writer = PacketFileWriter::create(&arguments.output, schema.id(), [0; 32])?;
+    let writer = PacketFileWriter::create(&arguments.output, schema.id(), [0; 32])?;
+    let mut signer = Signer { author, schema: schema.clone(), distiller: None, left: 0, writer, packets: 0 };
     let mut gatherer = Gatherer::new(schema.cases_min);
-    let mut distiller: Option<Distiller> = None;
-    let mut left = 0u32;
     let (mut rows, mut unknown) = (0u64, 0u64);
-    let (mut sites, mut packets) = (Sites::default(), 0u64);
+    let mut sites = Sites::default();
     let now_ms = data::now_ms();
     let bar = output::progress(0, "rows");
     for row in table {
@@ -103,20 +131,15 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             unknown += 1;
             continue;
         }
-        let Some(group) = gatherer.add(case) else { continue };
-        if left == 0 {
-            let first = author.reserve(RESERVED_AT_ONCE)?;
-            distiller = Some(Distiller::new(author.key(), schema.clone(), first));
-            left = RESERVED_AT_ONCE;
-        }
-        if let Some(distiller) = &mut distiller {
-            let packet = distiller.observe(&group.iter().collect::<Vec<_>>()).map_err(Failure::failed)?;
-            writer.write(&packet)?;
-            packets += 1;
-            left -= 1;
+        if let Some(group) = gatherer.add(case) {
+            signer.write(&group)?;
         }
     }
     bar.finish_and_clear();
+    for group in gatherer.finish() {
+        signer.write(&group)?;
+    }
+    let packets = signer.packets;
     let rest = gatherer.rest();
     let input = || arguments.input.display().to_string();
     match &arguments.site {
@@ -136,14 +159,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         _ => {}
     }
-    writer.finish()?;
+    signer.writer.finish()?;
     if arguments.json {
         output::json(&json!({
             "rows": rows,
             "packets": packets,
             "without_outcome": unknown,
             "too_few_to_share": rest,
-            "author": hex(author.key().public()),
+            "author": author_key,
             "schema": hex(&schema.id()),
         }));
         return Ok(());
@@ -161,6 +184,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             schema.cases_min
         ));
     }
-    output::line(&format!("author {}", hex(author.key().public())));
+    output::line(&format!("author {author_key}"));
     Ok(())
 }

@@ -120,9 +120,9 @@ impl<M: Mailbox> Learner<M> {
     pub fn author(&self) -> &Id {
         self.distiller.author()
     }
-    /// The author's next unused sequence number.
-    pub fn sequence(&self) -> u32 {
-        self.distiller.sequence()
+    /// Goes on numbering packets from `first`, which is reserved for this loop.
+    pub fn number_from(&mut self, first: u32) {
+        self.distiller.number_from(first);
     }
 
     /// Distils groups of similar cases, one packet each, and deposits them. Gives the packets.
