@@ -161,8 +161,6 @@ fn rows_become_packets_and_packets_answers() {
         assert_eq!(line["evidence"].as_array().unwrap().len(), 3);
         assert!(["answer", "thin", "conflict"].contains(&line["verdict"].as_str().unwrap()));
     }
-    let shown =
-        qis(&["ask", "--domain", &folder.path("ward.toml"), "--input", &questions, "--packets", &packets]);
     // Severe pain is ill exactly when it was left alone.
     assert_eq!(lines[0]["action"], "treat");
 }
