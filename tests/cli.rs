@@ -137,18 +137,12 @@ fn rows_become_packets_and_packets_answers() {
     );
 
     let questions = folder.file("new.csv", "age,pain\n44,severe\n31,none\n,mild\n");
-    let output = qis(&[
-        "ask",
-        "--domain",
-        &folder.path("ward.toml"),
-        "--input",
-        &questions,
-        "--packets",
-        &packets,
-        "--evidence",
-        "3",
-        "--json",
-    ]);
+    let domain = folder.path("ward.toml");
+    let mut ask = vec!["ask", "--domain", &domain, "--input", &questions, "--packets", &packets];
+    let shown = text(&qis(&ask).stdout);
+    assert!(shown.contains("one author only") && shown.contains("packets of 1 author"), "{shown}");
+    ask.extend(["--evidence", "3", "--json"]);
+    let output = qis(&ask);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("computed on cpu"), "{}", text(&output.stderr));
     let lines: Vec<serde_json::Value> =
@@ -167,10 +161,6 @@ fn rows_become_packets_and_packets_answers() {
         assert_eq!(line["evidence"].as_array().unwrap().len(), 3);
         assert!(["answer", "thin", "conflict"].contains(&line["verdict"].as_str().unwrap()));
     }
-    let shown =
-        qis(&["ask", "--domain", &folder.path("ward.toml"), "--input", &questions, "--packets", &packets]);
-    let shown = text(&shown.stdout);
-    assert!(shown.contains("one author only") && shown.contains("packets of 1 author"), "{shown}");
     // Severe pain is ill exactly when it was left alone.
     assert_eq!(lines[0]["action"], "treat");
 }
@@ -459,7 +449,7 @@ fn wrong_use_is_told_apart_from_failure() {
         1,
         &["no such folder"],
     );
-    let out = folder.path("x.qpk");
+    let (out, few) = (folder.path("x.qpk"), folder.file("few.csv", &rows(3)));
     let me = folder.path("me.json");
     refused(
         &["distill", "--domain", &domain, "--input", &table, "--author", &me, "--output", "-"],
@@ -476,7 +466,7 @@ fn wrong_use_is_told_apart_from_failure() {
     // The place where the report would go is a file: found out before anything is played.
     refused(&["demo", "--nodes", "2", "--output", &table], 1, &["ward.csv"]);
     refused(
-        &["demo", "--data", &table, "--domain", &domain, "--nodes", "64", "--output", &folder.path("demo")],
+        &["demo", "--data", &few, "--domain", &domain, "--nodes", "8", "--output", &folder.path("demo")],
         3,
         &["too few"],
     );

@@ -125,7 +125,7 @@ impl Iterator for PacketFile {
 }
 
 /// Writes a packet file; it appears under its name, whole, at [`PacketFileWriter::finish`]. Until
-/// then it is `NAME.XXXX.part` beside it, so that what a killed program leaves is known for what it is.
+/// then it is `NAME.`, four letters, `.part` beside it: what a killed program leaves is known for it.
 pub struct PacketFileWriter {
     path: PathBuf,
     writer: BufWriter<tempfile::NamedTempFile>,
