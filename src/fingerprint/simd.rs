@@ -85,12 +85,14 @@ mod avx2 {
     fn transpose(rows: &[[i8; SLOTS]; LANES]) -> [[i8; LANES]; SLOTS] {
         let mut slots = [[0; LANES]; SLOTS];
         for first in (0..SLOTS).step_by(LANES) {
-            let mut x: [__m128i; LANES] = rows.map(|row| {
-                let part: [i8; LANES] = std::array::from_fn(|i| row[first + i]);
-                bytemuck::cast(part)
-            });
+            let mut x = [_mm_setzero_si128(); LANES];
+            for i in 0..LANES {
+                let mut part = [0; LANES];
+                part.copy_from_slice(&rows[i][first..first + LANES]);
+                x[i] = bytemuck::cast(part);
+            }
             // Each perfect shuffle turns the eight bits of (row, column) by one place; four swap them.
-            for _ in 0..LANES.ilog2() {
+            for _ in 0..4 {
                 let mut y = x;
                 for i in 0..LANES / 2 {
                     y[2 * i] = _mm_unpacklo_epi8(x[i], x[i + LANES / 2]);
@@ -195,10 +197,12 @@ mod avx2 {
     fn butterflies_16<const N: usize>(r: &mut [__m256i; N], size: usize) {
         let mut stride = 1;
         while stride < size {
-            for i in (0..N).filter(|i| i & stride == 0) {
-                let (a, b) = (r[i], r[i + stride]);
-                r[i] = _mm256_add_epi16(a, b);
-                r[i + stride] = _mm256_sub_epi16(a, b);
+            for i in 0..N {
+                if i & stride == 0 {
+                    let (a, b) = (r[i], r[i + stride]);
+                    r[i] = _mm256_add_epi16(a, b);
+                    r[i + stride] = _mm256_sub_epi16(a, b);
+                }
             }
             stride *= 2;
         }
@@ -210,10 +214,12 @@ mod avx2 {
     fn butterflies_32<const N: usize>(r: &mut [__m256i; N], size: usize) {
         let mut stride = 1;
         while stride < size {
-            for i in (0..N).filter(|i| i & stride == 0) {
-                let (a, b) = (r[i], r[i + stride]);
-                r[i] = _mm256_add_epi32(a, b);
-                r[i + stride] = _mm256_sub_epi32(a, b);
+            for i in 0..N {
+                if i & stride == 0 {
+                    let (a, b) = (r[i], r[i + stride]);
+                    r[i] = _mm256_add_epi32(a, b);
+                    r[i + stride] = _mm256_sub_epi32(a, b);
+                }
             }
             stride *= 2;
         }
