@@ -4,11 +4,16 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use qis::bench::{Plan, Task, Workload};
-use qis::engine::{Backend, Choice, Engine};
+use qis::engine::{Backend, Choice, Engine, Instructions};
 
 fn core(criterion: &mut Criterion) {
     let choice = Choice { backend: Backend::Cpu, adapter: None, threads: Some(1) };
-    let engine = Engine::new(&choice).expect("one thread");
+    let engine = || Engine::new(&choice).expect("one thread");
+    let best = engine();
+    let mut engines = vec![engine().with_law()];
+    if best.instructions() != Instructions::Scalar {
+        engines.push(best);
+    }
     let plans = [
         ("fingerprint 1,000 packets", Plan { task: Task::Fingerprint, packets: 1_000, queries: 0 }),
         ("merge 1 question x 10,000 packets", Plan { task: Task::Merge, packets: 10_000, queries: 1 }),
@@ -16,10 +21,13 @@ fn core(criterion: &mut Criterion) {
     ];
     for (name, plan) in plans {
         let workload = Workload::new(plan);
-        assert_eq!(workload.wrong_row(&engine), None, "a wrong result is not measured");
-        let mut group = criterion.benchmark_group("core");
+        let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(workload.items()));
-        group.bench_function(name, |bencher| bencher.iter(|| workload.run(&engine)));
+        for engine in &engines {
+            assert_eq!(workload.wrong_row(engine), None, "a wrong result is not measured");
+            let instructions = engine.instructions().name();
+            group.bench_function(instructions, |bencher| bencher.iter(|| workload.run(engine)));
+        }
         group.finish();
     }
 }

@@ -1,9 +1,10 @@
-//! Naive definition = scalar law = WGSL, with `==`, at the borders of everything that is cut.
+//! Naive definition = scalar law = SIMD = WGSL, with `==`, at the borders of everything that is cut.
 //!
 //! The adapter is `QIS_TEST_ADAPTER` (default llvmpipe). Without it the GPU half is skipped with one
 //! visible line; `QIS_REQUIRE_GPU=1` turns the skip into a failure.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, s};
+use proptest::prelude::*;
 use qis::domain::{Kernel, Metric};
 use qis::engine::{Accelerator, Backend, Choice, Engine, KNOWN_ANSWER, known_answer};
 use qis::fingerprint::Fingerprint;
@@ -33,6 +34,17 @@ fn gpu() -> Option<&'static Accelerator> {
     })
     .as_ref()
 }
+
+type FingerprintKernel = fn(ArrayView2<i8>, &mut [Fingerprint]);
+type MergeKernel = fn(&Job) -> Tallies;
+
+/// Fingerprints on the CPU.
+const FINGERPRINTS: [(&str, FingerprintKernel); 2] =
+    [("scalar", qis::fingerprint::cpu::fingerprint), ("SIMD", qis::fingerprint::simd::fingerprint)];
+
+/// Merges on the CPU.
+const MERGES: [(&str, MergeKernel); 2] =
+    [("scalar", qis::merge::cpu::merge), ("SIMD", qis::merge::simd::merge)];
 
 /// A fixed sequence that repeats with no small period.
 struct Numbers(u64);
@@ -193,7 +205,7 @@ fn embeddings_are_equal_at_the_extremes() {
 fn fingerprints_are_equal() {
     let mut numbers = Numbers(3);
     for style in STYLES {
-        for rows in [0, 1, 3, 4, 5, 7, 8, 9, 63, 64, 65, 257] {
+        for rows in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257] {
             check_fingerprint(&numbers.slots(rows, style));
         }
     }
@@ -210,9 +222,11 @@ fn fingerprints_are_equal() {
 
 fn check_fingerprint(embeddings: &Array2<i8>) {
     let naive = naive_fingerprint(embeddings);
-    let mut scalar = vec![[0; 32]; embeddings.nrows()];
-    qis::fingerprint::cpu::fingerprint(embeddings.view(), &mut scalar);
-    assert_eq!(scalar, naive, "scalar");
+    for (name, fingerprint) in FINGERPRINTS {
+        let mut bits = vec![[0xAA; 32]; embeddings.nrows()];
+        fingerprint(embeddings.view(), &mut bits);
+        assert_eq!(bits, naive, "{name}");
+    }
     if let Some(gpu) = gpu() {
         let mut wgsl = vec![[0xAA; 32]; embeddings.nrows()];
         gpu.fingerprint(embeddings.view(), &mut wgsl).unwrap();
@@ -281,7 +295,9 @@ impl Case {
     fn check(&self) {
         let job = self.job();
         let naive = naive_merge(&job);
-        assert_eq!(qis::merge::cpu::merge(&job), naive, "scalar");
+        for (name, merge) in MERGES {
+            assert_eq!(merge(&job), naive, "{name}");
+        }
         if let Some(gpu) = gpu() {
             assert_eq!(gpu.merge(&job).unwrap(), naive, "WGSL");
         }
@@ -290,8 +306,8 @@ impl Case {
 
 #[test]
 fn dense_tallies_are_equal_around_workgroups() {
-    for packets in [0, 1, 7, 8, 9, 15, 16, 17, 255, 256, 257, 1_300] {
-        for queries in [0, 1, 2, 7, 8, 9] {
+    for packets in [0, 1, 7, 8, 9, 11, 12, 13, 15, 16, 17, 127, 128, 129, 255, 256, 257, 1_300] {
+        for queries in [0, 1, 2, 3, 4, 5, 7, 8, 9] {
             Case::new(10, packets, queries, 2, Style::Dense).check();
         }
     }
@@ -371,6 +387,87 @@ fn authors_add_up() {
     assert_eq!(rest, qis::merge::Tally::zero(10));
 }
 
+/// Runs of one author each, one behind the other, for several questions.
+#[test]
+fn runs_of_authors_are_equal() {
+    let mut numbers = Numbers(21);
+    for (queries, columns, longest) in [(1, 5, 10), (3, 4, 40), (6, 2, 300)] {
+        let mut case = Case::new(22, 2_000, queries, columns, Style::Near);
+        case.spans = vec![];
+        let mut start = 0;
+        while start < 2_000 {
+            let end = (start + numbers.below(longest + 1) as usize).min(2_000);
+            case.spans.push(Span { queries: 0..queries, packets: start..end });
+            start = end;
+        }
+        case.check();
+        // Other questions in between cut what lies one behind the other.
+        let middle = case.spans.len() / 2;
+        case.spans[middle].queries = queries - 1..queries;
+        case.check();
+    }
+}
+
+/// Around the digits in which vectors take the number of cases, with every other factor largest.
+#[test]
+fn every_number_of_cases_is_equal() {
+    for cases in [1, 7, 8, 9, 63, 64, 65, 511, 512, 513, CASES_MAX] {
+        let mut case = Case::new(23, 300, 4, 3, Style::Extreme).saturate();
+        case.cases.fill(cases);
+        case.check();
+        case.cases[150] = 1;
+        case.gains.iter_mut().step_by(3).for_each(|gain| *gain = 0);
+        case.check();
+    }
+}
+
+/// Packets of weight 0, whole blocks of them too, add nothing.
+#[test]
+fn packets_without_weight_are_skipped() {
+    let mut case = Case::new(24, 700, 5, 4, Style::Near);
+    case.gains[100..520].fill(0);
+    case.check();
+    case.kernel.table.fill(0);
+    case.check();
+    assert!(qis::merge::simd::merge(&case.job()).cells().iter().all(|&cell| cell == 0));
+}
+
+fn style() -> impl Strategy<Value = Style> {
+    (0..STYLES.len()).prop_map(|index| STYLES[index])
+}
+
+proptest! {
+    #[test]
+    fn simd_fingerprints_equal_the_law(seed: u64, rows in 0usize..70, style in style()) {
+        let embeddings = Numbers(seed).slots(rows, style);
+        let [mut law, mut simd] = [vec![[0; 32]; rows], vec![[0xAA; 32]; rows]];
+        qis::fingerprint::cpu::fingerprint(embeddings.view(), &mut law);
+        qis::fingerprint::simd::fingerprint(embeddings.view(), &mut simd);
+        prop_assert_eq!(simd, law);
+    }
+
+    #[test]
+    fn simd_merges_equal_the_law(
+        (seed, style) in (any::<u64>(), style()),
+        (packets, queries, columns) in (0usize..400, 1usize..11, 0usize..12),
+        cases_max in 1..=CASES_MAX,
+        // Where each span ends behind the one before, or at a new place, and its first question.
+        cuts in proptest::collection::vec((0usize..200, any::<bool>(), 0usize..11), 0..12),
+    ) {
+        let mut case = Case::new(seed, packets, queries, columns, style);
+        case.cases.iter_mut().for_each(|cases| *cases = 1 + *cases % cases_max);
+        let mut end = 0;
+        for (length, behind, first) in cuts {
+            let start = if behind { end } else { length * 7 % (packets + 1) };
+            end = (start + length).min(packets);
+            let first = if behind { 0 } else { first.min(queries) };
+            case.spans.push(Span { queries: first..queries, packets: start..end });
+        }
+        let job = case.job();
+        prop_assert_eq!(qis::merge::simd::merge(&job), qis::merge::cpu::merge(&job));
+    }
+}
+
 /// More pairs than one run takes, and more packets than one window.
 #[test]
 fn jobs_that_are_cut_are_equal() {
@@ -381,8 +478,10 @@ fn jobs_that_are_cut_are_equal() {
         Span { queries: 0..3, packets: 524_289..530_001 },
     ];
     let job = case.job();
+    let law = qis::merge::cpu::merge(&job);
+    assert!(qis::merge::simd::merge(&job) == law, "SIMD");
     if let Some(gpu) = gpu() {
-        assert_eq!(gpu.merge(&job).unwrap(), qis::merge::cpu::merge(&job));
+        assert!(gpu.merge(&job).unwrap() == law, "WGSL");
         // And the device's buffers, now used, do not shine through.
         Case::new(18, 20, 2, 3, Style::Dense).check();
     }

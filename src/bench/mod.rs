@@ -38,6 +38,8 @@ pub struct Record {
     /// Empty on the CPU.
     pub adapter: String,
     pub threads: usize,
+    /// `avx2`, or `scalar` for the law; empty where only the GPU ran.
+    pub instructions: &'static str,
     /// Packets of a fingerprint run, query-packet pairs of a merge.
     pub items: u64,
     /// Bytes of input and output.
@@ -92,6 +94,7 @@ pub fn measure(engine: &Engine, plan: Plan) -> Result<Record, BenchError> {
         backend: ran.backend,
         adapter: ran.adapter,
         threads: ran.threads,
+        instructions: if ran.backend == "gpu" { "" } else { engine.instructions().name() },
         items: workload.items(),
         bytes: workload.bytes(),
         seconds: wall.as_secs_f64(),
@@ -113,11 +116,14 @@ mod tests {
         let merge = measure(&engine, Plan { task: Task::Merge, packets: 100, queries: 3 }).unwrap();
         assert_eq!((merge.items, merge.backend, merge.threads, merge.checked), (300, "cpu", 1, true));
         assert!(merge.seconds > 0.0 && merge.items_per_second > 0.0);
+        assert_eq!(merge.instructions, engine.instructions().name());
+        let engine = engine.with_law();
         let fingerprint = Plan { task: Task::Fingerprint, packets: 100, queries: 3 };
         let fingerprint = measure(&engine, fingerprint).unwrap();
         assert_eq!((fingerprint.items, fingerprint.bytes), (100, 16_000));
         let json = serde_json::to_value(&fingerprint).unwrap();
         assert_eq!(json["task"], "fingerprint");
+        assert_eq!(json["instructions"], "scalar");
         assert_eq!(json["checked"], true);
     }
 }

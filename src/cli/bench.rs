@@ -16,6 +16,9 @@ pub struct Arguments {
     queries: u32,
     #[command(flatten)]
     compute: Compute,
+    /// Measure the plain CPU code that all others must equal, instead of the fastest
+    #[arg(long, conflicts_with_all = ["backend", "adapter"])]
+    law: bool,
     /// One JSON object on one line
     #[arg(long)]
     json: bool,
@@ -39,7 +42,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         packets: arguments.packets.unwrap_or(packets) as usize,
         queries: arguments.queries as usize,
     };
-    let engine = arguments.compute.engine()?;
+    let mut engine = arguments.compute.engine()?;
+    if arguments.law {
+        engine = engine.with_law();
+    }
     let record = measure(&engine, plan).map_err(Failure::failed)?;
     if arguments.json {
         output::json(&record);
@@ -52,7 +58,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 fn print(plan: &Plan, record: &Record) {
     let Record { items, bytes, threads, .. } = record;
     let adapter = if record.adapter.is_empty() { String::new() } else { format!(" on {}", record.adapter) };
-    output::line(&format!("backend  {}{adapter}, {threads} CPU threads", record.backend));
+    let instructions = match record.instructions {
+        "" => String::new(),
+        name => format!(" ({name})"),
+    };
+    output::line(&format!("backend  {}{adapter}, {threads} CPU threads{instructions}", record.backend));
     match plan.task {
         Task::Fingerprint => output::line(&format!("work     {items} packets")),
         Task::Merge => output::line(&format!(

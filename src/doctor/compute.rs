@@ -71,7 +71,11 @@ fn compare(name: &'static str, engine: &Engine, remedy: &str) -> Check {
     if wants_gpu && ran.backend != "gpu" {
         return Check::failed(name, "the adapter failed during the work", remedy);
     }
-    let what = if wants_gpu { ran.adapter } else { format!("{} threads", ran.threads) };
+    let what = if wants_gpu {
+        ran.adapter
+    } else {
+        format!("{} threads, {}", ran.threads, engine.instructions().name())
+    };
     if answer == KNOWN_ANSWER {
         Check::passed(name, format!("{what}: equal, {}", &answer[..16]))
     } else {

@@ -4,9 +4,11 @@
 //! in [`Engine::ran`], and every command that computes prints it.
 
 mod accelerator;
+mod instructions;
 mod known_answer;
 
 pub use accelerator::Accelerator;
+pub use instructions::Instructions;
 pub use known_answer::{KNOWN_ANSWER, known_answer};
 
 use crate::domain::Metric;
@@ -18,11 +20,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Signals or embeddings of one call from which `auto` takes the GPU. A packet is 128 bytes, about
-/// 13 ns over PCIe; a core fingerprints it in 1.3 us (measured, x86-64 without AVX2), and opening the
+/// 13 ns over PCIe; a core fingerprints it in 1.3 us (measured; with AVX2 in 0.3 us), and opening the
 /// device costs some 100 ms, once. Estimated, not yet measured on a real adapter.
 pub const AUTO_GPU_ROWS_MIN: usize = 1 << 17;
-/// Query-packet pairs of one job from which `auto` takes the GPU. A pair takes a core 37 ns (measured,
-/// x86-64 without AVX2), so this is half a second of one core. Estimated like the others.
+/// Query-packet pairs of one job from which `auto` takes the GPU. A pair takes a core 37 ns (measured;
+/// with AVX2 6 ns), so this is half a second (a tenth) of one core. Estimated like the others.
 pub const AUTO_GPU_PAIRS_MIN: u64 = 1 << 24;
 /// Questions per packet below which the upload costs more than the merge saves.
 pub const AUTO_GPU_QUERIES_PER_PACKET_MIN: u64 = 8;
@@ -59,6 +61,7 @@ pub enum EngineError {
 /// Runs embeddings, fingerprints and merges.
 pub struct Engine {
     threads: rayon::ThreadPool,
+    instructions: Instructions,
     backend: Backend,
     /// Opened at once where the user named GPU or adapter, else by the first job that is large
     /// enough; `None` inside where there is none to be had.
@@ -85,12 +88,25 @@ impl Engine {
         }
         Ok(Engine {
             threads,
+            instructions: Instructions::best(),
             backend: choice.backend,
             accelerator,
             failed: AtomicBool::new(false),
             ran_cpu: AtomicBool::new(false),
             ran_gpu: AtomicBool::new(false),
         })
+    }
+
+    /// The same threads with nothing but the law, to compare with.
+    pub fn with_law(mut self) -> Engine {
+        self.backend = Backend::Cpu;
+        self.instructions = Instructions::Scalar;
+        self
+    }
+
+    /// What fingerprints and merges are computed with where they run on the CPU.
+    pub fn instructions(&self) -> Instructions {
+        self.instructions
     }
 
     /// Embeds n x 128 signals.
@@ -111,7 +127,7 @@ impl Engine {
         let mut out = vec![[0; 32]; embeddings.nrows()];
         let large = embeddings.nrows() >= AUTO_GPU_ROWS_MIN;
         if self.on_gpu(large, out.len(), |gpu| gpu.fingerprint(embeddings, &mut out)).is_none() {
-            self.on_cpu(|| crate::fingerprint::cpu::fingerprint(embeddings, &mut out));
+            self.on_cpu(|| self.instructions.fingerprint(embeddings, &mut out));
         }
         out
     }
@@ -122,7 +138,7 @@ impl Engine {
         let packets = job.embeddings.nrows() as u64;
         let large = pairs >= AUTO_GPU_PAIRS_MIN && pairs / packets.max(1) >= AUTO_GPU_QUERIES_PER_PACKET_MIN;
         let tallies = self.on_gpu(large, job.rows(), |gpu| gpu.merge(job));
-        tallies.unwrap_or_else(|| self.on_cpu(|| crate::merge::cpu::merge(job)))
+        tallies.unwrap_or_else(|| self.on_cpu(|| self.instructions.merge(job)))
     }
 
     /// Runs other parallel work on the engine's threads.

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 /// 0 or -1 per (block, round, slot), from the stream's bits: (x ^ -1) - -1 = -x, and unlike a product
 /// of 32 bits it is one instruction on every vector unit.
-static SIGNS: LazyLock<[[[i32; SLOTS]; ROUNDS]; BLOCKS]> = LazyLock::new(|| {
+pub(super) static SIGNS: LazyLock<[[[i32; SLOTS]; ROUNDS]; BLOCKS]> = LazyLock::new(|| {
     std::array::from_fn(|block| {
         std::array::from_fn(|round| {
             let bytes = &STREAM[16 * (ROUNDS * block + round)..][..16];
@@ -19,7 +19,7 @@ static SIGNS: LazyLock<[[[i32; SLOTS]; ROUNDS]; BLOCKS]> = LazyLock::new(|| {
 });
 
 /// The tie bits, 0 or 1 per (block, slot).
-static TIES: LazyLock<[[i32; SLOTS]; BLOCKS]> = LazyLock::new(|| {
+pub(super) static TIES: LazyLock<[[i32; SLOTS]; BLOCKS]> = LazyLock::new(|| {
     std::array::from_fn(|block| {
         let bytes = &STREAM[16 * (BLOCKS * ROUNDS + block)..][..16];
         std::array::from_fn(|i| i32::from(bit(bytes, i)))

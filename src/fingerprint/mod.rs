@@ -8,6 +8,7 @@
 
 pub mod cpu;
 pub mod gpu;
+pub mod simd;
 
 use crate::limits::FINGERPRINT_BYTES;
 use std::sync::LazyLock;

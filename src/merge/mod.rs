@@ -2,7 +2,8 @@
 //!
 //! For query q and packet p: D = sum (q - p)^2; k = TABLE[min(D >> kernel_shift, 1023)]; gain
 //! g = (freshness x trust + 2048) >> 12; w = (k g + 2048) >> 12. A [`tally::Tally`] sums w n, w^2 n
-//! and w n x in exact u64. [`cpu`] is the law; the shader equals it bit for bit.
+//! and w n x in exact u64. [`cpu`] is the law; [`simd`] and the
+//! shader equal it bit for bit.
 
 pub mod answer;
 pub mod batch;
@@ -11,6 +12,7 @@ pub mod finish;
 pub mod gpu;
 pub mod live;
 mod quantile;
+pub mod simd;
 pub mod synthesis;
 pub mod tally;
 pub mod tile;

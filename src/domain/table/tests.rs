@@ -181,8 +181,8 @@ fn bad_tables_name_file_line_and_column() {
             "t.csv:1: missing column `grade` (feature \"grade\"), column `state` (outcome \"dead\"), column `days`",
         ),
         (HEADER.replace("key", "age") + LINE, "t.csv:1: two columns are named `age`"),
-        (with("old,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: `age`: \"old\" is not a number"),
-        (with("inf,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: `age`: \"inf\" is not a number"),
+        (with("old,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: \"old\" is not a number"),
+        (with("inf,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: \"inf\" is not a number"),
         (
             with("1,9,3,2.5,w1,r1,0,Y,Y"),
             "t.csv:3: column `grade`: `grade`: \"9\" is not one of the levels 1, 2",
