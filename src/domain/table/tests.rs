@@ -183,11 +183,8 @@ fn bad_tables_name_file_line_and_column() {
         (HEADER.replace("key", "age") + LINE, "t.csv:1: two columns are named `age`"),
         (with("old,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: \"old\" is not a number"),
         (with("inf,2,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `age`: \"inf\" is not a number"),
-        (
-            with("1,9,3,2.5,w1,r1,0,Y,Y"),
-            "t.csv:3: column `grade`: `grade`: \"9\" is not one of the levels 1, 2",
-        ),
-        (with("1,,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `grade`: `grade` is missing"),
+        (with("1,9,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `grade`: \"9\" is not one of the levels 1, 2"),
+        (with("1,,3,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `grade` is missing"),
         (with("1,1,yes,2.5,w1,r1,0,Y,Y"), "t.csv:3: column `state`: `dead`: \"yes\" is not a number"),
         (
             with("1,1,1,2.5,w1,r1,0,Y,N"),
