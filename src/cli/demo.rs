@@ -72,7 +72,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         dirichlet: Some(arguments.dirichlet),
         by_site: arguments.site.is_some(),
         seed: arguments.seed,
-        kill: arguments.kill.map_or(nodes / 4, usize::from).min(nodes - 1),
+        kill: arguments.kill.map_or((nodes / 4).max(1), usize::from).min(nodes - 1),
         now_ms: data::now_ms(),
         cases,
     };

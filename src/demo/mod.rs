@@ -121,16 +121,15 @@ pub async fn play<F: Fleet>(
     }
     tell(Event::Killed { nodes: killed.len() });
     let after = stage.ask_afresh(fleet, &killed).await?;
+    // Whoever reads an empty mailbox knows nothing of any outcome.
+    let knows = |answer: &Answer| answer.outcomes.iter().any(Option::is_some);
+    let answered: Vec<bool> = after.iter().map(|answer| answer.as_ref().is_some_and(knows)).collect();
+    let equal = before.iter().zip(&after).zip(&answered);
     let after_kill = AfterKill {
         killed: killed.len(),
         asked: before.len(),
-        // Whoever reads an empty mailbox knows nothing of any outcome.
-        answered: after.iter().flatten().filter(|answer| answer.outcomes.iter().any(Option::is_some)).count(),
-        equal: before
-            .iter()
-            .zip(&after)
-            .filter(|(before, after)| before.is_some() && before == after)
-            .count(),
+        answered: answered.iter().filter(|answered| **answered).count(),
+        equal: equal.filter(|((before, after), answered)| **answered && before == after).count(),
     };
     tell(Event::AfterKill(after_kill));
     Ok(Report {
