@@ -16,7 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::merge::Answer;
 use crate::packet::AuthorKey;
 use crate::run::learner::{Learner, LearnerError, Moved};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use std::sync::Arc;
@@ -295,17 +295,19 @@ impl<'a, M: Mailbox> Stage<'a, M> {
         without: &[usize],
     ) -> Result<Vec<Option<Answer>>, DemoError> {
         let alive: Vec<usize> = (0..self.play.nodes).filter(|node| !without.contains(node)).collect();
-        let mut answers = vec![None; self.test.len()];
-        for (turn, &node) in alive.iter().enumerate() {
+        // All at once: each node finds out for itself, and takes its time, that a replica is dead.
+        let asking = alive.iter().enumerate().map(|(turn, &node)| {
             let queries: Vec<usize> = (turn..self.test.len()).step_by(alive.len()).collect();
             let cases: Vec<Case> =
                 queries.iter().map(|&query| self.play.cases[self.test[query]].clone()).collect();
             let mut learner = learner(self.play, fleet.mailbox(node), u64::MAX);
+            async move { (queries, learner.ask(&cases, self.play.now_ms).await) }
+        });
+        let mut answers = vec![None; self.test.len()];
+        for (queries, found) in join_all(asking).await {
             // A question that nobody answers is what this counts, not the end of the demo.
-            if let Ok(found) = learner.ask(&cases, self.play.now_ms).await {
-                for (query, answer) in queries.into_iter().zip(found) {
-                    answers[query] = Some(answer);
-                }
+            for (query, answer) in queries.into_iter().zip(found.unwrap_or_default()) {
+                answers[query] = Some(answer);
             }
         }
         Ok(answers)
