@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::distill::Case;
 use crate::domain::{Direction, Domain, Purpose, Table, View, init};
+use crate::mailbox::{Clock, SystemClock};
 use std::fs::File;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Loads a domain file; problems are shown with their lines.
 pub fn load(path: &Path) -> Result<Domain, Failure> {
@@ -111,8 +111,7 @@ struct FileError {
 
 /// Unix milliseconds now; 0 for a clock before 1970.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    SystemClock.now_ms()
 }
 
 /// The asynchronous runtime that networking commands run in.

@@ -7,7 +7,7 @@ use super::tally::{ROW_HEAD, Tallies};
 use crate::domain::{Direction, OutcomeKind, Prior, Schema, View};
 use crate::embed::rows;
 use crate::limits::{SLOTS, WEIGHT_ONE};
-use crate::packet::{Id, Verdict};
+use crate::packet::Verdict;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
@@ -102,11 +102,6 @@ impl Question<'_> {
             (std::cmp::Reverse(u64::from(w) * cases), self.batch.ids[row])
         });
         weights
-    }
-
-    /// Ids of all live packets read, for the lineage root.
-    pub fn lineage(&self) -> Id {
-        super::lineage_root(self.batch.ids.iter().copied())
     }
 }
 

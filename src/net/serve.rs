@@ -7,13 +7,13 @@ use super::shared::View;
 use super::wire::{Code, DEPOSIT_BYTES, Refusal, Request, Response};
 use crate::address::Address;
 use crate::limits::{FRAME_PACKETS_MAX, REPLICAS};
+use crate::mailbox::{Clock, SystemClock};
 use crate::node::deposit::Answer;
 use crate::node::{NodeKey, closest};
 use crate::packet::{Packet, Verified};
 use crate::store::{Cursor, Deposited, PacketStore, Page, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Says whether a packet may lie at an address at a time (Unix ms), or why not, in a line.
 pub type Admit = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Send + Sync;
@@ -26,20 +26,13 @@ pub struct Storage {
     pub admission: Arc<Admit>,
 }
 
-/// Unix time in milliseconds.
-pub(super) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}
-
 impl Storage {
     /// Answers of the store to verified packets; for packets of this node and of others alike.
     ///
     /// # Errors
     /// The store's; nothing is acknowledged then.
     pub(super) fn deposit(&self, batch: Vec<(Address, Verified)>) -> Result<Vec<Answer>, StoreError> {
-        let now_ms = unix_ms();
+        let now_ms = SystemClock.now_ms();
         let mut answers = Vec::with_capacity(batch.len());
         let mut admitted = Vec::with_capacity(batch.len());
         for (address, packet) in batch {
@@ -102,7 +95,7 @@ impl Storage {
             }
             cursor => cursor.map(|cursor| Cursor { sequence: cursor.sequence, ..start }),
         };
-        self.store.set_now(unix_ms());
+        self.store.set_now(SystemClock.now_ms());
         let mut page = self.store.pull(address, cursor, max)?;
         page.cursor = Cursor { replica: local.0, epoch, sequence: page.cursor.sequence };
         Ok(page)

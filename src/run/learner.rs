@@ -10,9 +10,9 @@ use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::limits::{SLOTS, TALLY_PACKETS_MAX};
 use crate::mailbox::{Mailbox, MailboxError, Position, Receipt};
-use crate::merge::{Answer, Batch, Question, Situation, answer, live, synthesis};
+use crate::merge::{Answer, Batch, Question, Situation, answer, lineage_root, live, synthesis};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,15 +186,9 @@ impl<M: Mailbox> Learner<M> {
         for (addresses, queries) in &groups {
             self.pull(addresses).await?;
             let start = Instant::now();
-            let packets = self.packets(addresses).count() as u64;
-            if packets > TALLY_PACKETS_MAX {
-                return Err(LearnerError::TooMany { packets });
-            }
-            let batch = self.batch(addresses, ask_ms);
-            let question = Question { schema: &self.schema, view: &self.view, batch: &batch, ask_ms };
+            let batch = self.bounded_batch(addresses, ask_ms)?;
             let rows = embeddings.select(Axis(0), queries);
-            let engine = &self.engine;
-            let found = engine.install(|| answer(question, rows.view(), |job| engine.merge(job)));
+            let found = self.answers(&batch, rows.view(), ask_ms);
             for (&query, found) in queries.iter().zip(found) {
                 answers[query] = Some(found);
             }
@@ -216,13 +210,16 @@ impl<M: Mailbox> Learner<M> {
     ) -> Result<Option<Vec<Receipt>>, LearnerError> {
         // A public answer is the one that anybody gets who asks at the time written in it.
         let observed_at = self.schema.floor_time(now_ms);
-        let answer = self.ask(std::slice::from_ref(case), observed_at).await?.remove(0);
-        let embedding = crate::embed::cpu::embed_one(&self.view.metric, &case.signal);
-        let batch = self.batch(&self.addresser.ask(&case.scope, &embedding), observed_at);
-        let lineage = crate::merge::lineage_root(batch.ids.iter().copied());
+        let addresses = self.addresses(case);
+        self.pull(&addresses).await?;
+        let batch = self.bounded_batch(&addresses, observed_at)?;
+        let embedded = self.embed(std::slice::from_ref(&case.signal));
+        let answers = self.answers(&batch, embedded.view(), observed_at);
+        let Some(answer) = answers.first() else { return Ok(None) };
+        let lineage = lineage_root(batch.ids.iter().copied());
         let situation = Situation { signal: &case.signal, scope: case.scope };
         let Some(draft) =
-            synthesis(&self.schema, &self.view, &answer, action, situation, lineage, observed_at)
+            synthesis(&self.schema, &self.view, answer, action, situation, lineage, observed_at)
         else {
             return Ok(None);
         };
@@ -264,6 +261,22 @@ impl<M: Mailbox> Learner<M> {
         })
     }
 
+    /// [`Learner::batch`], unless there are more packets than one exact sum holds.
+    fn bounded_batch(&self, addresses: &[Address], ask_ms: u64) -> Result<Batch, LearnerError> {
+        let packets = self.packets(addresses).count() as u64;
+        if packets > TALLY_PACKETS_MAX {
+            return Err(LearnerError::TooMany { packets });
+        }
+        Ok(self.batch(addresses, ask_ms))
+    }
+
+    /// Answers embedded questions from a batch.
+    fn answers(&self, batch: &Batch, queries: ArrayView2<i8>, ask_ms: u64) -> Vec<Answer> {
+        let question = Question { schema: &self.schema, view: &self.view, batch, ask_ms };
+        let engine = &self.engine;
+        engine.install(|| answer(question, queries, |job| engine.merge(job)))
+    }
+
     /// Where a case's questions look.
     pub fn addresses(&self, case: &Case) -> Vec<Address> {
         let embedding = crate::embed::cpu::embed_one(&self.view.metric, &case.signal);
@@ -272,7 +285,7 @@ impl<M: Mailbox> Learner<M> {
 
     fn embed(&self, signals: &[[i8; SLOTS]]) -> Array2<i8> {
         let flat: &[i8] = bytemuck::cast_slice(signals);
-        let array = ndarray::ArrayView2::from_shape((signals.len(), SLOTS), flat);
+        let array = ArrayView2::from_shape((signals.len(), SLOTS), flat);
         self.engine.embed(&self.view.metric, array.expect("whole rows of 128 slots"))
     }
 }

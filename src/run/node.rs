@@ -3,11 +3,12 @@
 use super::key::{self, KeyError};
 use super::places::admit;
 use crate::domain::Domain;
+use crate::mailbox::{Clock, SystemClock};
 use crate::net::{Config, Multiaddr, NetError, NetHandle, Storage, start};
 use crate::store::{DiskStore, PacketStore, StoreError};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Time between two removals of expired packets.
 const SWEEP: Duration = Duration::from_secs(3_600);
@@ -80,8 +81,7 @@ pub async fn serve(handle: NetHandle, store: Arc<DiskStore>) -> Result<(), NodeE
             _ = sweep.tick() => {
                 let store = store.clone();
                 let swept = tokio::task::spawn_blocking(move || {
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    store.sweep(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+                    store.sweep(SystemClock.now_ms())
                 });
                 match swept.await {
                     Ok(Ok(0)) => {}
