@@ -10,7 +10,7 @@ use qis::engine::{Accelerator, Backend, Choice, Engine, KNOWN_ANSWER, known_answ
 use qis::fingerprint::Fingerprint;
 use qis::gpu::GpuError;
 use qis::limits::{CASES_MAX, KERNEL_ENTRIES, SLOTS, WEIGHT_ONE};
-use qis::merge::{Job, Span, Tallies};
+use qis::merge::{Columns, Job, Span, Tallies};
 use std::sync::OnceLock;
 
 fn adapter_name() -> String {
@@ -132,24 +132,25 @@ fn naive_merge(job: &Job) -> Tallies {
     let mut cells = Vec::new();
     for span in job.spans {
         for query in span.queries.clone() {
-            let mut row = vec![0u128; 3 + job.values.ncols()];
+            let mut row = vec![0u128; 3 + job.columns.values().ncols()];
             for p in span.packets.clone() {
-                let difference = |i| i64::from(job.queries[(query, i)]) - i64::from(job.embeddings[(p, i)]);
+                let difference =
+                    |i| i64::from(job.queries[(query, i)]) - i64::from(job.columns.embeddings()[(p, i)]);
                 let d: i64 = (0..SLOTS).map(|i| difference(i) * difference(i)).sum();
                 let k = u128::from(job.kernel.table[((d >> job.kernel.shift) as usize).min(1023)]);
                 let w = (k * u128::from(job.gains[p]) + 2048) >> 12;
-                let n = u128::from(job.cases[p]);
+                let n = u128::from(job.columns.cases()[p]);
                 row[0] += u128::from(w > 0);
                 row[1] += w * n;
                 row[2] += w * w * n;
-                for c in 0..job.values.ncols() {
-                    row[3 + c] += w * n * u128::from(job.values[(p, c)]);
+                for c in 0..job.columns.values().ncols() {
+                    row[3 + c] += w * n * u128::from(job.columns.values()[(p, c)]);
                 }
             }
             cells.extend(row.into_iter().map(|sum| u64::try_from(sum).expect("a sum within u64")));
         }
     }
-    Tallies::from_cells(job.values.ncols(), cells)
+    Tallies::from_cells(job.columns.values().ncols(), cells)
 }
 
 fn check_embed(metric: &Metric, signals: &Array2<i8>) {
@@ -237,10 +238,8 @@ fn check_fingerprint(embeddings: &Array2<i8>) {
 /// Everything a job borrows.
 struct Case {
     kernel: Kernel,
-    embeddings: Array2<i8>,
+    columns: Columns,
     gains: Vec<u16>,
-    cases: Vec<u16>,
-    values: Array2<u16>,
     queries: Array2<i8>,
     spans: Vec<Span>,
 }
@@ -261,13 +260,24 @@ impl Case {
         };
         Case {
             kernel: Kernel { shift, table },
-            embeddings: numbers.slots(packets, style),
+            columns: Columns::new(
+                numbers.slots(packets, style),
+                (0..packets).map(|_| 1 + numbers.below(u64::from(CASES_MAX)) as u16).collect(),
+                Array2::from_shape_fn((packets, columns), |_| numbers.below(1 << 16) as u16),
+            ),
             gains: (0..packets).map(|_| numbers.below(u64::from(WEIGHT_ONE) + 1) as u16).collect(),
-            cases: (0..packets).map(|_| 1 + numbers.below(u64::from(CASES_MAX)) as u16).collect(),
-            values: Array2::from_shape_fn((packets, columns), |_| numbers.below(1 << 16) as u16),
             queries: numbers.slots(queries, style),
             spans: vec![Span { queries: 0..queries, packets: 0..packets }],
         }
+    }
+
+    /// Other cases, by packet, and other values.
+    fn change(&mut self, one_cases: impl Fn(usize, &mut u16), one_value: impl Fn(&mut u16)) {
+        let mut cases = self.columns.cases().to_vec();
+        cases.iter_mut().enumerate().for_each(|(packet, cases)| one_cases(packet, cases));
+        let mut values = self.columns.values().to_owned();
+        values.iter_mut().for_each(one_value);
+        self.columns = Columns::new(self.columns.embeddings().to_owned(), cases, values);
     }
 
     /// Every factor at its largest: sums pass u32 within a few packets.
@@ -275,18 +285,15 @@ impl Case {
         self.kernel.table[..KERNEL_ENTRIES - 1].fill(WEIGHT_ONE);
         self.kernel.shift = 22;
         self.gains.fill(WEIGHT_ONE);
-        self.cases.fill(CASES_MAX);
-        self.values.fill(u16::MAX);
+        self.change(|_, cases| *cases = CASES_MAX, |value| *value = u16::MAX);
         self
     }
 
     fn job(&self) -> Job<'_> {
         Job {
             kernel: &self.kernel,
-            embeddings: self.embeddings.view(),
+            columns: &self.columns,
             gains: &self.gains,
-            cases: &self.cases,
-            values: self.values.view(),
             queries: self.queries.view(),
             spans: &self.spans,
         }
@@ -413,9 +420,8 @@ fn runs_of_authors_are_equal() {
 fn every_number_of_cases_is_equal() {
     for cases in [1, 7, 8, 9, 63, 64, 65, 511, 512, 513, CASES_MAX] {
         let mut case = Case::new(23, 300, 4, 3, Style::Extreme).saturate();
-        case.cases.fill(cases);
+        case.change(|packet, n| *n = if packet == 150 { 1 } else { cases }, |_| ());
         case.check();
-        case.cases[150] = 1;
         case.gains.iter_mut().step_by(3).for_each(|gain| *gain = 0);
         case.check();
     }
@@ -455,7 +461,7 @@ proptest! {
         cuts in proptest::collection::vec((0usize..200, any::<bool>(), 0usize..11), 0..12),
     ) {
         let mut case = Case::new(seed, packets, queries, columns, style);
-        case.cases.iter_mut().for_each(|cases| *cases = 1 + *cases % cases_max);
+        case.change(|_, cases| *cases = 1 + *cases % cases_max, |_| ());
         let mut end = 0;
         for (length, behind, first) in cuts {
             let start = if behind { end } else { length * 7 % (packets + 1) };

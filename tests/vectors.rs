@@ -1,6 +1,6 @@
 //! The engine agrees with an independent implementation: every vector of `datasets/vectors/design.json`.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use qis::address::{address, probes, sizes};
 use qis::domain::{
     Decay, Direction, Feature, FeatureKind, Kernel, Metric, Missing, Outcome, OutcomeKind, Outside, Schema,
@@ -9,7 +9,7 @@ use qis::domain::{
 use qis::fingerprint::cpu::{fingerprint_one, project};
 use qis::limits::{KERNEL_ENTRIES, SLOTS};
 use qis::merge::batch::{prior_columns, second_moment};
-use qis::merge::{Job, Span, cpu, lineage_root};
+use qis::merge::{Columns, Job, Span, cpu, lineage_root};
 use qis::packet::{AuthorKey, Draft, Id, Kind, Packet, unhex};
 use serde_json::Value as Json;
 
@@ -191,19 +191,13 @@ fn tallies() {
         // All packets lie at the question; the gain is the weight because the kernel is one there.
         let mut kernel = Kernel { shift: 0, table: vec![4_096; KERNEL_ENTRIES] };
         kernel.table[KERNEL_ENTRIES - 1] = 0;
-        let values: Vec<u16> = rows.concat();
+        let values = Array2::from_shape_vec((w.len(), columns), rows.concat()).unwrap();
         let embeddings = Array2::<i8>::zeros((w.len(), SLOTS));
+        let packets = Columns::new(embeddings, n, values);
         let spans = [Span { queries: 0..1, packets: 0..w.len() }];
         let queries = Array2::<i8>::zeros((1, SLOTS));
-        let job = Job {
-            kernel: &kernel,
-            embeddings: embeddings.view(),
-            gains: &w,
-            cases: &n,
-            values: ArrayView2::from_shape((w.len(), columns), &values).unwrap(),
-            queries: queries.view(),
-            spans: &spans,
-        };
+        let job =
+            Job { kernel: &kernel, columns: &packets, gains: &w, queries: queries.view(), spans: &spans };
         let tally = cpu::merge(&job).tally(0);
         assert_eq!(tally.count, number(case, "count"), "{}", case["name"]);
         assert_eq!(tally.weight, number(case, "W"));

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::fingerprint::cpu::fingerprint_one;
 use crate::limits::{SLOTS, WEIGHT_ONE};
 use crate::merge::tally::ROW_HEAD;
-use crate::merge::{Job, Span, cpu};
+use crate::merge::{Columns, Job, Span, cpu};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng};
 use std::hint::black_box;
@@ -21,10 +21,8 @@ const CHECKED_QUERIES_MAX: usize = 16;
 pub struct Workload {
     task: Task,
     kernel: Kernel,
-    embeddings: Array2<i8>,
+    columns: Columns,
     gains: Vec<u16>,
-    cases: Vec<u16>,
-    values: Array2<u16>,
     queries: Array2<i8>,
     spans: [Span; 1],
 }
@@ -42,10 +40,12 @@ impl Workload {
             task: plan.task,
             // The distance of two such embeddings is near 140,000.
             kernel: Kernel::gaussian(250.0),
-            embeddings,
+            columns: Columns::new(
+                embeddings,
+                (0..packets).map(|_| random.random_range(1..=6)).collect(),
+                Array2::from_shape_simple_fn((packets, COLUMNS), || random.random()),
+            ),
             gains: (0..packets).map(|_| random.random_range(WEIGHT_ONE / 2..=WEIGHT_ONE)).collect(),
-            cases: (0..packets).map(|_| random.random_range(1..=6)).collect(),
-            values: Array2::from_shape_simple_fn((packets, COLUMNS), || random.random()),
             spans: [Span { queries: 0..queries.nrows(), packets: 0..packets }],
             queries,
         }
@@ -54,10 +54,8 @@ impl Workload {
     fn job(&self) -> Job<'_> {
         Job {
             kernel: &self.kernel,
-            embeddings: self.embeddings.view(),
+            columns: &self.columns,
             gains: &self.gains,
-            cases: &self.cases,
-            values: self.values.view(),
             queries: self.queries.view(),
             spans: &self.spans,
         }
@@ -66,7 +64,7 @@ impl Workload {
     /// Does the work once.
     pub fn run(&self, engine: &Engine) {
         match self.task {
-            Task::Fingerprint => drop(black_box(engine.fingerprint(self.embeddings.view()))),
+            Task::Fingerprint => drop(black_box(engine.fingerprint(self.columns.embeddings()))),
             Task::Merge => drop(black_box(engine.merge(&self.job()))),
         }
     }
@@ -75,8 +73,8 @@ impl Workload {
     pub fn wrong_row(&self, engine: &Engine) -> Option<usize> {
         match self.task {
             Task::Fingerprint => {
-                let fingerprints = engine.fingerprint(self.embeddings.view());
-                let embeddings = self.embeddings.view();
+                let fingerprints = engine.fingerprint(self.columns.embeddings());
+                let embeddings = self.columns.embeddings();
                 let rows = crate::embed::rows(&embeddings).iter().zip(&fingerprints);
                 rows.map(|(embedding, bits)| fingerprint_one(embedding) == *bits).position(|same| !same)
             }
@@ -93,13 +91,13 @@ impl Workload {
         let mut cells = vec![0; ROW_HEAD + COLUMNS];
         let queries = self.queries.view();
         let query = &crate::embed::rows(&queries)[query];
-        for (packet, embedding) in crate::embed::rows(&self.embeddings.view()).iter().enumerate() {
+        for (packet, embedding) in crate::embed::rows(&self.columns.embeddings()).iter().enumerate() {
             let w = u64::from(cpu::weight(&self.kernel, cpu::distance(query, embedding), self.gains[packet]));
-            let wn = w * u64::from(self.cases[packet]);
+            let wn = w * u64::from(self.columns.cases()[packet]);
             cells[0] += u64::from(w > 0);
             cells[1] += wn;
             cells[2] += w * wn;
-            for (sum, &x) in cells[ROW_HEAD..].iter_mut().zip(self.values.row(packet)) {
+            for (sum, &x) in cells[ROW_HEAD..].iter_mut().zip(self.columns.values().row(packet)) {
                 *sum += wn * u64::from(x);
             }
         }
@@ -109,14 +107,14 @@ impl Workload {
     /// Packets, or query-packet pairs.
     pub fn items(&self) -> u64 {
         match self.task {
-            Task::Fingerprint => self.embeddings.nrows() as u64,
+            Task::Fingerprint => self.columns.len() as u64,
             Task::Merge => self.job().pairs(),
         }
     }
 
     /// Bytes of input and output, each counted once.
     pub fn bytes(&self) -> u64 {
-        let packets = self.embeddings.nrows();
+        let packets = self.columns.len();
         let bytes = match self.task {
             Task::Fingerprint => packets * (SLOTS + 32),
             Task::Merge => {

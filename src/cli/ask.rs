@@ -162,7 +162,7 @@ impl Printer<'_> {
         let rows = question.evidence(&embedding).into_iter().take(self.evidence);
         rows.map(|(row, weight)| {
             let author = &batch.authors[batch.author[row] as usize];
-            (hex(&batch.ids[row]), hex(author), f64::from(weight) / 4_096.0, batch.cases[row])
+            (hex(&batch.ids[row]), hex(author), f64::from(weight) / 4_096.0, batch.columns.cases()[row])
         })
         .collect()
     }

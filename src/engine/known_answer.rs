@@ -4,7 +4,7 @@
 use super::Engine;
 use crate::domain::{Kernel, Metric};
 use crate::limits::{CASES_MAX, KERNEL_ENTRIES, SLOTS, WEIGHT_ONE};
-use crate::merge::{Job, Span};
+use crate::merge::{Columns, Job, Span};
 use crate::packet::Id;
 use ndarray::Array2;
 
@@ -52,12 +52,11 @@ pub fn known_answer(engine: &Engine) -> Id {
     let scaled = engine.embed(&diagonal, signals.view());
     let embeddings = engine.embed(&full, signals.view());
     let fingerprints = engine.fingerprint(embeddings.view());
+    let columns = Columns::new(embeddings.clone(), cases, values);
     let tallies = engine.merge(&Job {
         kernel: &kernel,
-        embeddings: embeddings.view(),
+        columns: &columns,
         gains: &gains,
-        cases: &cases,
-        values: values.view(),
         queries: embeddings.slice(ndarray::s![..QUERIES, ..]),
         spans: &[
             Span { queries: 0..QUERIES, packets: 0..PACKETS },

@@ -135,7 +135,7 @@ impl Engine {
     /// The tallies of a job.
     pub fn merge(&self, job: &Job) -> Tallies {
         let pairs = job.pairs();
-        let packets = job.embeddings.nrows() as u64;
+        let packets = job.columns.len() as u64;
         let large = pairs >= AUTO_GPU_PAIRS_MIN && pairs / packets.max(1) >= AUTO_GPU_QUERIES_PER_PACKET_MIN;
         let tallies = self.on_gpu(large, job.rows(), |gpu| gpu.merge(job));
         tallies.unwrap_or_else(|| self.on_cpu(|| self.instructions.merge(job)))

@@ -64,7 +64,7 @@ pub fn answer(question: Question, queries: ArrayView2<i8>, merge: impl Fn(&Job) 
     let Question { view, batch, .. } = question;
     let gains = question.gains();
     let runs: usize = batch.groups.iter().map(|group| group.runs.len()).sum();
-    let stride = ROW_HEAD + batch.values.ncols();
+    let stride = ROW_HEAD + batch.columns.values().ncols();
     let chunk = (CELLS_AT_ONCE / (runs * stride).max(1)).clamp(1, queries.nrows().max(1));
     let finisher = Finisher::new(question);
     let mut answers = Vec::with_capacity(queries.nrows());
@@ -89,7 +89,7 @@ impl Question<'_> {
     /// heaviest first, ties by id; packets of weight 0 are left out.
     pub fn evidence(&self, query: &[i8; SLOTS]) -> Vec<(usize, u16)> {
         let gains = self.gains();
-        let embeddings = self.batch.embeddings.view();
+        let embeddings = self.batch.columns.embeddings();
         let mut weights: Vec<(usize, u16)> = rows(&embeddings)
             .iter()
             .zip(gains)
@@ -98,7 +98,7 @@ impl Question<'_> {
             .filter(|&(_, w)| w > 0)
             .collect();
         weights.sort_by_key(|&(row, w)| {
-            let cases = u64::from(self.batch.cases[row]);
+            let cases = u64::from(self.batch.columns.cases()[row]);
             (std::cmp::Reverse(u64::from(w) * cases), self.batch.ids[row])
         });
         weights
@@ -262,10 +262,10 @@ impl Question<'_> {
             self.batch.groups.iter().filter(|group| action.is_none_or(|action| action == group.action))
         {
             for row in group.runs.iter().flat_map(|(_, rows)| rows.clone()) {
-                let n = u64::from(self.batch.cases[row]);
+                let n = u64::from(self.batch.columns.cases()[row]);
                 for (outcome, sum) in sums.iter_mut().enumerate() {
                     if group.mask >> outcome & 1 == 1 {
-                        let value = |column| u64::from(self.batch.values[[row, column]]);
+                        let value = |column| u64::from(self.batch.columns.values()[[row, column]]);
                         sum[0] += n;
                         sum[1] += n * value(COLUMNS_PER_OUTCOME * outcome);
                         sum[2] += n * value(COLUMNS_PER_OUTCOME * outcome + 1);

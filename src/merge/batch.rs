@@ -1,5 +1,6 @@
 //! Packets become columns once.
 
+use super::columns::Columns;
 use super::cpu::{Job, Span, gain};
 use super::live::Live;
 use crate::domain::{Decay, Kernel};
@@ -45,11 +46,8 @@ pub struct Group {
 /// Live packets as columns, sorted by (action, mask, one case or several, author, id).
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// packets x 128.
-    pub embeddings: Array2<i8>,
-    /// packets x 2 per outcome: y, z; zero where the outcome is absent.
-    pub values: Array2<u16>,
-    pub cases: Vec<u16>,
+    /// Two value columns per outcome: y, z; zero where the outcome is absent.
+    pub columns: Columns,
     pub observed_at: Vec<u64>,
     /// Index into `authors`.
     pub author: Vec<u32>,
@@ -105,10 +103,9 @@ impl Batch {
             }
             runs.last_mut().expect("just pushed").1.end = row + 1;
         }
+        let cases = packets.iter().map(|live| live.packet.cases()).collect();
         Batch {
-            embeddings: embed(signals.view()),
-            values,
-            cases: packets.iter().map(|live| live.packet.cases()).collect(),
+            columns: Columns::new(embed(signals.view()), cases, values),
             observed_at: packets.iter().map(|live| live.packet.observed_at()).collect(),
             author: packets.iter().map(|live| index[live.packet.author()]).collect(),
             ids: packets.iter().map(|live| live.id).collect(),
@@ -150,14 +147,6 @@ impl Batch {
         queries: ArrayView2<'a, i8>,
         spans: &'a [Span],
     ) -> Job<'a> {
-        Job {
-            kernel,
-            embeddings: self.embeddings.view(),
-            gains,
-            cases: &self.cases,
-            values: self.values.view(),
-            queries,
-            spans,
-        }
+        Job { kernel, columns: &self.columns, gains, queries, spans }
     }
 }

@@ -1,5 +1,6 @@
 //! The law for merges: plain integer code, read beside `shaders/merge.wgsl`.
 
+use super::columns::Columns;
 use super::tally::{ROW_HEAD, Tallies};
 use crate::domain::Kernel;
 use crate::embed::rows;
@@ -18,19 +19,13 @@ pub struct Span {
     pub packets: Range<usize>,
 }
 
-/// One merge: columns of packets, embedded questions, and who reads what. All slices are parallel
-/// to the rows of `embeddings`.
+/// One merge: columns of packets, embedded questions, and who reads what.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
     pub kernel: &'a Kernel,
-    /// packets x 128, i8 in [-127, 127].
-    pub embeddings: ArrayView2<'a, i8>,
+    pub columns: &'a Columns,
     /// g = (freshness x trust + 2048) >> 12 per packet, 0..=4,096.
     pub gains: &'a [u16],
-    /// Cases per packet, 1..=4,095.
-    pub cases: &'a [u16],
-    /// packets x columns, row after row.
-    pub values: ArrayView2<'a, u16>,
     /// queries x 128, i8 in [-127, 127].
     pub queries: ArrayView2<'a, i8>,
     pub spans: &'a [Span],
@@ -52,10 +47,8 @@ impl Job<'_> {
     /// # Panics
     /// If not: jobs are built by the engine.
     pub fn check(&self) {
-        let packets = self.embeddings.nrows();
+        let packets = self.columns.len();
         assert_eq!(self.gains.len(), packets, "one gain per packet");
-        assert_eq!(self.cases.len(), packets, "one number of cases per packet");
-        assert_eq!(self.values.nrows(), packets, "one row of values per packet");
         for span in self.spans {
             assert!(span.queries.end <= self.queries.nrows(), "span beyond the queries");
             assert!(span.packets.end <= packets, "span beyond the packets");
@@ -100,7 +93,7 @@ const PIECE_PACKETS: usize = 16_384;
 /// If the job's shapes do not fit ([`Job::check`]).
 pub fn merge(job: &Job) -> Tallies {
     job.check();
-    let mut tallies = Tallies::zero(job.rows(), job.values.ncols());
+    let mut tallies = Tallies::zero(job.rows(), job.columns.values().ncols());
     let stride = tallies.stride();
     let work = job.spans.iter().flat_map(|span| span.queries.clone().map(move |query| (query, span)));
     let work: Vec<(usize, &Span)> = work.collect();
@@ -133,9 +126,10 @@ fn tally_pieces(job: &Job, query: usize, packets: Range<usize>, stride: usize) -
 /// Adds the packets of a range to one row of cells, for one question.
 fn tally(job: &Job, query: usize, packets: Range<usize>, cells: &mut [u64]) {
     let query = rows(&job.queries)[query].map(i16::from);
-    let embeddings = rows(&job.embeddings);
-    let values = job.values.as_slice().expect("rows in standard order");
-    let columns = job.values.ncols();
+    let (embeddings, values) = (job.columns.embeddings(), job.columns.values());
+    let embeddings = rows(&embeddings);
+    let columns = values.ncols();
+    let values = values.as_slice().expect("rows in standard order");
     let (head, sums) = cells.split_at_mut(ROW_HEAD);
     for packet in packets {
         let distance = distance_widened(&query, &embeddings[packet]);
@@ -143,7 +137,7 @@ fn tally(job: &Job, query: usize, packets: Range<usize>, cells: &mut [u64]) {
         if w == 0 {
             continue;
         }
-        let wn = w * u64::from(job.cases[packet]);
+        let wn = w * u64::from(job.columns.cases()[packet]);
         head[0] += 1;
         head[1] += wn;
         head[2] += w * wn;

@@ -88,8 +88,8 @@ impl Shader {
     /// If the job's shapes do not fit ([`Job::check`]).
     pub fn merge(&self, gpu: &Gpu, job: &Job) -> Result<Tallies, GpuError> {
         job.check();
-        let mut tallies = Tallies::zero(job.rows(), job.values.ncols());
-        let widest = (2 * job.values.ncols()).max(SLOTS) as u64;
+        let mut tallies = Tallies::zero(job.rows(), job.columns.values().ncols());
+        let widest = (2 * job.columns.values().ncols()).max(SLOTS) as u64;
         let window = (gpu.binding_bytes_max() / widest).min(WINDOW_PACKETS_MAX) as usize;
         let read = job.spans.iter().filter(|span| !span.queries.is_empty() && !span.packets.is_empty());
         let first = read.clone().map(|span| span.packets.start).min().unwrap_or(0);
@@ -212,12 +212,12 @@ fn pieces(job: &Job, window: &Range<usize>) -> VecDeque<Piece> {
 
 impl<'a> Columns<'a> {
     fn new(gpu: &Gpu, job: &Job<'a>, window: Range<usize>) -> Result<Columns<'a>, GpuError> {
-        let embeddings = job.embeddings.to_slice().expect("rows in standard order");
+        let embeddings = job.columns.embeddings().to_slice().expect("rows in standard order");
         let embeddings = &embeddings[window.start * SLOTS..window.end * SLOTS];
-        let gains = job.gains[window.clone()].iter().zip(&job.cases[window.clone()]);
+        let gains = job.gains[window.clone()].iter().zip(&job.columns.cases()[window.clone()]);
         let factors: Vec<[u16; 2]> = gains.map(|(&gain, &cases)| [gain, cases]).collect();
-        let columns = job.values.ncols();
-        let values = job.values.to_slice().expect("rows in standard order");
+        let columns = job.columns.values().ncols();
+        let values = job.columns.values().to_slice().expect("rows in standard order");
         let values: &[u8] = bytemuck::cast_slice(&values[window.start * columns..window.end * columns]);
         let bytes = [
             Cow::Borrowed(bytemuck::cast_slice(embeddings)),
@@ -241,7 +241,7 @@ fn whole_words(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn parameters(job: &Job) -> Parameters {
-    let columns = job.values.ncols() as u32;
+    let columns = job.columns.values().ncols() as u32;
     Parameters {
         stride: ROW_HEAD as u32 + columns,
         columns,

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod batch;
+pub mod columns;
 pub mod cpu;
 pub mod finish;
 pub mod gpu;
@@ -19,6 +20,7 @@ pub mod tile;
 
 pub use answer::{Answer, Estimate, Question, answer};
 pub use batch::Batch;
+pub use columns::Columns;
 pub use cpu::{Job, Span};
 pub use live::{Live, lineage_root, live};
 pub use synthesis::{Situation, synthesis};

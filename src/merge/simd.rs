@@ -80,7 +80,7 @@ mod avx2 {
     /// Whether the factors keep to their documented ranges, on which the widths below rest.
     pub fn fits(job: &Job) -> bool {
         job.gains.iter().all(|&gain| gain <= WEIGHT_ONE)
-            && job.cases.iter().all(|&cases| cases <= CASES_MAX)
+            && job.columns.cases().iter().all(|&cases| cases <= CASES_MAX)
             && job.kernel.table.iter().all(|&weight| weight <= WEIGHT_ONE)
             && job.kernel.table.len() == KERNEL_ENTRIES
     }
@@ -88,14 +88,15 @@ mod avx2 {
     pub fn merge(job: &Job) -> Tallies {
         job.check();
         let widen = |row: &[i8; SLOTS]| bytemuck::cast::<[i16; SLOTS], _>(row.map(i16::from));
+        let (embeddings, values) = (job.columns.embeddings(), job.columns.values());
         let shared = Shared {
             job,
-            embeddings: rows(&job.embeddings),
+            embeddings: rows(&embeddings),
             queries: rows(&job.queries).iter().map(widen).collect(),
-            values: job.values.as_slice().expect("rows in standard order"),
+            values: values.as_slice().expect("rows in standard order"),
             table: std::array::from_fn(|i| 2 * job.kernel.table[i] as i16),
         };
-        let mut tallies = Tallies::zero(job.rows(), job.values.ncols());
+        let mut tallies = Tallies::zero(job.rows(), job.columns.values().ncols());
         let stride = tallies.stride();
         let mut rest = tallies.cells_mut();
         let mut work = Vec::new();
@@ -182,7 +183,7 @@ mod avx2 {
     /// Adds a stretch to its rows of cells: for each span in order, one per question.
     #[target_feature(enable = "avx2")]
     fn add(shared: &Shared, stretch: &Stretch, cells: &mut [u64]) {
-        let columns = shared.job.values.ncols();
+        let columns = shared.job.columns.values().ncols();
         let stride = ROW_HEAD + columns;
         let questions = stretch.queries.len();
         let mut block = Block {
@@ -242,7 +243,7 @@ mod avx2 {
             gains[packets.len()..].fill(0);
             let mut all = 0;
             for (to, &cases) in
-                self.cases.as_flattened_mut().iter_mut().zip(&shared.job.cases[packets.clone()])
+                self.cases.as_flattened_mut().iter_mut().zip(&shared.job.columns.cases()[packets.clone()])
             {
                 *to = cases as i16;
                 all |= cases;
@@ -255,7 +256,7 @@ mod avx2 {
         /// Turns the rows of values into columns, eight at a time and the rest by halves.
         #[target_feature(enable = "avx2")]
         fn set_values(&mut self, shared: &Shared) {
-            let columns = shared.job.values.ncols();
+            let columns = shared.job.columns.values().ncols();
             self.values.resize(columns, [[[0; LANES]; VECTORS]; 2]);
             let rows = &shared.values[self.packets.start * columns..self.packets.end * columns];
             let mut first = 0;
@@ -407,7 +408,7 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn sum_singly(shared: &Shared, block: &Block, weights: &Lanes, packets: Range<usize>, cells: &mut [u64]) {
-        let columns = shared.job.values.ncols();
+        let columns = shared.job.columns.values().ncols();
         let (head, sums) = cells.split_at_mut(ROW_HEAD);
         for index in packets {
             let w = weights.as_flattened()[index] as u64;
@@ -415,7 +416,7 @@ mod avx2 {
                 continue;
             }
             let packet = block.packets.start + index;
-            let wn = w * u64::from(shared.job.cases[packet]);
+            let wn = w * u64::from(shared.job.columns.cases()[packet]);
             head[0] += 1;
             head[1] += wn;
             head[2] += w * wn;
