@@ -296,6 +296,7 @@ impl Case {
             gains: &self.gains,
             queries: self.queries.view(),
             spans: &self.spans,
+            skip: true,
         }
     }
 

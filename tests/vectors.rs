@@ -196,8 +196,14 @@ fn tallies() {
         let packets = Columns::new(embeddings, n, values);
         let spans = [Span { queries: 0..1, packets: 0..w.len() }];
         let queries = Array2::<i8>::zeros((1, SLOTS));
-        let job =
-            Job { kernel: &kernel, columns: &packets, gains: &w, queries: queries.view(), spans: &spans };
+        let job = Job {
+            kernel: &kernel,
+            columns: &packets,
+            gains: &w,
+            queries: queries.view(),
+            spans: &spans,
+            skip: true,
+        };
         let tally = cpu::merge(&job).tally(0);
         assert_eq!(tally.count, number(case, "count"), "{}", case["name"]);
         assert_eq!(tally.weight, number(case, "W"));

@@ -58,6 +58,7 @@ impl Workload {
             gains: &self.gains,
             queries: self.queries.view(),
             spans: &self.spans,
+            skip: true,
         }
     }
 

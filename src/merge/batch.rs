@@ -147,6 +147,6 @@ impl Batch {
         queries: ArrayView2<'a, i8>,
         spans: &'a [Span],
     ) -> Job<'a> {
-        Job { kernel, columns: &self.columns, gains, queries, spans }
+        Job { kernel, columns: &self.columns, gains, queries, spans, skip: true }
     }
 }

@@ -29,6 +29,9 @@ pub struct Job<'a> {
     /// queries x 128, i8 in [-127, 127].
     pub queries: ArrayView2<'a, i8>,
     pub spans: &'a [Span],
+    /// Whether packets that lie beyond the kernel's reach may be passed over in blocks, unread; the
+    /// bits are the same. `false` computes every pair, for measurements.
+    pub skip: bool,
 }
 
 impl Job<'_> {
