@@ -57,10 +57,19 @@ impl Addresser {
     /// Where a packet with this embedding is deposited: one address per table.
     pub fn deposit(&self, scope: &Id, embedding: &[i8; SLOTS]) -> Vec<Address> {
         if self.bits == 0 {
-            return vec![address(&self.index, scope, 0, 0, &[0; 32])];
+            return self.of_fingerprint(scope, &[0; 32]);
         }
-        let fingerprint = fingerprint_one(embedding);
-        (0..self.tables).map(|table| address(&self.index, scope, table, self.bits, &fingerprint)).collect()
+        self.of_fingerprint(scope, &fingerprint_one(embedding))
+    }
+
+    /// Whether addresses depend on fingerprints at all.
+    pub fn needs_fingerprints(&self) -> bool {
+        self.bits > 0
+    }
+
+    /// [`Addresser::deposit`] where the fingerprint is known.
+    pub fn of_fingerprint(&self, scope: &Id, fingerprint: &Fingerprint) -> Vec<Address> {
+        (0..self.tables).map(|table| address(&self.index, scope, table, self.bits, fingerprint)).collect()
     }
 
     /// Where a question with this embedding looks: per table the deposit address, then the

@@ -39,6 +39,7 @@
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |
 //! | [`net`] | does: libp2p over QUIC, wire frames |
 //! | [`run`] | the live loop and what running nodes need |
+//! | [`job`] | batch re-synthesis: all public answers of many packets |
 //! | [`eval`] | measuring quality |
 //! | [`bench`](mod@bench) | measuring speed |
 //! | [`doctor`] | checking a machine |
@@ -78,6 +79,7 @@ pub mod engine;
 pub mod eval;
 pub mod fingerprint;
 pub mod gpu;
+pub mod job;
 pub mod limits;
 pub mod mailbox;
 pub mod merge;

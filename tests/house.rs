@@ -17,7 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["mailbox"],
     &["node"],
     &["net"],
-    &["run", "eval", "bench", "doctor"],
+    &["run", "job", "eval", "bench", "doctor"],
     &["demo"],
     &["cli"],
 ];

@@ -1,7 +1,12 @@
 //! `qis bench`.
 
 use super::{Compute, Failure, output};
+use crate::bench::generate::{self, domain_text};
 use crate::bench::{COLUMNS, Plan, Record, Task, measure};
+use crate::domain::Domain;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -9,8 +14,11 @@ pub struct Arguments {
     #[arg(value_enum)]
     task: TaskName,
     /// Packets [default: 100000 for fingerprint, 10000 for merge]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     packets: Option<u32>,
+    /// Packet file to write (generate)
+    #[arg(long, value_name = "FILE", required_if_eq("task", "generate"))]
+    out: Option<PathBuf>,
     /// Questions of a merge; each reads every packet
     #[arg(long, value_name = "M", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     queries: u32,
@@ -30,12 +38,15 @@ enum TaskName {
     Fingerprint,
     /// Tallies of questions over packets
     Merge,
+    /// Make signed packets to measure with: --packets, --out, and the domain file beside it
+    Generate,
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (task, packets) = match arguments.task {
         TaskName::Fingerprint => (Task::Fingerprint, 100_000),
         TaskName::Merge => (Task::Merge, 10_000),
+        TaskName::Generate => return generate(&arguments),
     };
     let plan = Plan {
         task,
@@ -51,6 +62,35 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         output::json(&record);
     } else {
         print(&plan, &record);
+    }
+    Ok(())
+}
+
+/// The seed of generated sets.
+const SEED: u64 = 1;
+
+fn generate(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(out) = &arguments.out else { return Err(Failure::usage("generate needs --out FILE")) };
+    let text = domain_text();
+    let domain = Domain::parse("machines.toml", &text)?;
+    let packets = u64::from(arguments.packets.unwrap_or(100_000));
+    let engine = arguments.compute.engine()?;
+    let bar = output::progress(packets, "packets");
+    let began = Instant::now();
+    engine
+        .install(|| generate::generate(&domain, packets, SEED, out, |done| bar.set_position(done)))
+        .map_err(Failure::failed)?;
+    bar.finish_and_clear();
+    let beside = out.with_extension("toml");
+    std::fs::write(&beside, text).map_err(|source| super::data::io(&beside, source))?;
+    let seconds = began.elapsed().as_secs_f64();
+    if arguments.json {
+        output::json(&json!({ "packets": packets, "seconds": seconds }));
+    } else {
+        let rate = packets as f64 / seconds;
+        output::line(&format!("{packets} packets in {seconds:.1} s, {rate:.0} packets/s"));
+        output::line(&format!("packets  {}", out.display()));
+        output::line(&format!("domain   {}", beside.display()));
     }
     Ok(())
 }

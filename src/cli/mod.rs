@@ -23,6 +23,7 @@ mod inspect;
 mod node;
 mod output;
 mod places;
+mod resynth;
 
 pub use failure::Failure;
 
@@ -57,6 +58,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Show what is in a packet file or a store
     Inspect(inspect::Arguments),
+    /// Compute all public answers of many packets anew
+    Resynth(resynth::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
 }
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Domain(arguments) => domain::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Node(arguments) => node::run(arguments),
+        Command::Resynth(arguments) => resynth::run(arguments),
     };
     match result {
         Ok(()) if output::failed() => ExitCode::FAILURE,

@@ -91,6 +91,12 @@ const _: () = assert!(size_of::<Bytes>() == PACKET_BYTES);
 pub struct Packet(Bytes);
 
 impl Packet {
+    /// Takes bytes 0..448 that this process has parsed before; the signature is left out.
+    pub(crate) fn parsed_before(bytes: &[u8; PACKET_SIGNED_BYTES]) -> Packet {
+        let mut whole = [0; PACKET_BYTES];
+        whole[..PACKET_SIGNED_BYTES].copy_from_slice(bytes);
+        Packet(bytemuck::cast(whole))
+    }
     /// The 512 bytes.
     pub fn as_bytes(&self) -> &[u8; PACKET_BYTES] {
         bytemuck::cast_ref(&self.0)

@@ -70,6 +70,22 @@ impl AuthorKey {
         hasher.finalize().into()
     }
 
+    /// A draft as bytes without number and signature, for [`AuthorKey::sign_numbered`].
+    ///
+    /// # Errors
+    /// As [`AuthorKey::sign`].
+    pub(crate) fn build(&self, draft: &Draft) -> Result<Packet, PacketError> {
+        draft.build(self.public)
+    }
+
+    /// Signs a packet that [`AuthorKey::build`] made, under a sequence number.
+    pub(crate) fn sign_numbered(&self, mut packet: Packet, sequence: u32) -> Verified {
+        packet.0.author = self.public;
+        packet.0.sequence = sequence;
+        packet.0.signature = self.signing.sign(&packet.id()).into();
+        Verified(packet)
+    }
+
     /// Builds and signs.
     ///
     /// # Errors
