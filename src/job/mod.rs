@@ -1,22 +1,28 @@
 //! Batch re-synthesis: every public answer of a large set of packets, computed anew.
 //!
-//! The way through: [`input`] reads blocks of packets, [`partition`] checks them and puts each under
-//! its address into buckets of neighbouring addresses (on disk where they do not fit into memory),
-//! [`refresh`] goes through the buckets in ascending order of address, answers one public question
-//! per mailbox and action, and [`output`] signs and writes what came out.
+//! The way through: [`input`] reads blocks of packets, a first [`pass`] checks them and puts each under
+//! its address into buckets of neighbouring addresses ([`partition`]: on disk where they do not fit
+//! into memory), [`refresh`] goes through the buckets in ascending order of address, answers one
+//! public question per mailbox and action, and [`output`] signs and writes what came out. [`verify`]
+//! goes the same way and compares the syntheses that are there with what their evidence gives; [`copy`]
+//! moves packets between files, stores and views.
 //!
 //! The result is a function of the packets, the view and the time asked for. Its [`digest`] depends
 //! neither on threads, backend or memory, nor on the order of the input, nor on how often the work was
 //! killed and resumed: [`checkpoint`] keeps what is done.
 
 pub mod checkpoint;
+pub mod copy;
 pub mod digest;
 pub mod input;
+pub mod mailboxes;
 pub mod output;
 pub mod partition;
+pub mod pass;
 pub mod refresh;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 use crate::packet::{FileError, PacketError};
 use crate::store::StoreError;
