@@ -113,6 +113,28 @@ fn a_backup_answers_like_the_store() {
 }
 
 #[test]
+fn shards_merge_to_the_digest_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    done(folder, &["bench", "generate", "--packets", "2000", "--out", "in.qpk", "--json"]);
+    let run = |shard: &str, output: &str, author: &str| {
+        let arguments =
+            ["--input", "in.qpk", "--shard", shard, "--output", output, "--author", author, "--json"];
+        done(folder, &[&["resynth", "refresh"][..], &arguments].concat())
+    };
+    let whole = run("0/1", "whole.qpk", "a.json");
+    // Two machines, two authors.
+    let parts = [run("0/2", "0.qpk", "a.json"), run("1/2", "1.qpk", "b.json")];
+    assert!(parts.iter().all(|part| part["syntheses"].as_u64().unwrap() > 0), "{parts:?}");
+    let merge = ["merge-shards", "--domain", "in.toml", "--output", "both.qpk", "--json"];
+    let merged = done(folder, &[&merge[..], &["1.qpk", "0.qpk"]].concat());
+    assert_eq!(merged["digest"], whole["digest"]);
+    assert_eq!(merged["packets"], whole["syntheses"]);
+    refused(folder, &[&merge[..], &["0.qpk", "whole.qpk"]].concat(), 3, &["same mailbox and action"]);
+    refused(folder, &[&merge[..], &["in.qpk"]].concat(), 3, &["not a result of this domain and view"]);
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -20,6 +20,7 @@ mod domain;
 mod eval;
 mod failure;
 mod inspect;
+mod merge_shards;
 mod node;
 mod output;
 mod places;
@@ -60,6 +61,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Compute all public answers of many packets anew
     Resynth(resynth::Arguments),
+    /// Put the results of `resynth refresh --shard` together
+    MergeShards(merge_shards::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
 }
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Domain(arguments) => domain::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::MergeShards(arguments) => merge_shards::run(arguments),
         Command::Node(arguments) => node::run(arguments),
         Command::Resynth(arguments) => resynth::run(arguments),
     };

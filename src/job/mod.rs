@@ -4,8 +4,8 @@
 //! its address into buckets of neighbouring addresses ([`partition`]: on disk where they do not fit
 //! into memory), [`refresh`] goes through the buckets in ascending order of address, answers one
 //! public question per mailbox and action, and [`output`] signs and writes what came out. [`verify`]
-//! goes the same way and compares the syntheses that are there with what their evidence gives; [`copy`]
-//! moves packets between files, stores and views.
+//! goes the same way and compares the syntheses that are there with what their evidence gives; [`shards`]
+//! puts the results of several machines together; [`copy`] moves packets between files, stores and views.
 //!
 //! The result is a function of the packets, the view and the time asked for. Its [`digest`] depends
 //! neither on threads, backend or memory, nor on the order of the input, nor on how often the work was
@@ -20,6 +20,7 @@ pub mod output;
 pub mod partition;
 pub mod pass;
 pub mod refresh;
+pub mod shards;
 #[cfg(test)]
 mod tests;
 pub mod verify;

@@ -82,7 +82,7 @@ pub fn write(
             numbers
         }
     };
-    let places = Places { addresser: Addresser::new(view), view };
+    let places = Places::new(view);
     let mut next = numbers.first;
     let mut pairs = Pairs::new(&places);
     let mut signed = |bucket: usize| -> Result<Vec<Verified>, JobError> {
@@ -135,31 +135,40 @@ pub fn write(
 }
 
 /// Where synthesis packets lie under one view.
-struct Places<'a> {
+pub(super) struct Places<'a> {
     addresser: Addresser,
     view: &'a View,
 }
 
-impl Places<'_> {
-    fn addresses(&self, packet: &Packet) -> Vec<Address> {
+impl<'a> Places<'a> {
+    pub(super) fn new(view: &'a View) -> Places<'a> {
+        Places { addresser: Addresser::new(view), view }
+    }
+
+    /// Whether a synthesis may lie at another address than the mailbox it was made from.
+    pub(super) fn needs_fingerprints(&self) -> bool {
+        self.addresser.needs_fingerprints()
+    }
+
+    pub(super) fn addresses(&self, packet: &Packet) -> Vec<Address> {
         self.addresser.deposit(packet.scope(), &embed_one(&self.view.metric, packet.signal()))
     }
 }
 
 /// Pairs of (address, content) on their way into a digest. A packet's address is that of its own
 /// signal; with one mailbox per scope this is the mailbox it was made from.
-struct Pairs<'a> {
+pub(super) struct Pairs<'a> {
     places: &'a Places<'a>,
     pairs: Vec<(Address, [u8; PACKET_SIGNED_BYTES])>,
     digest: Digest,
 }
 
 impl<'a> Pairs<'a> {
-    fn new(places: &'a Places) -> Pairs<'a> {
+    pub(super) fn new(places: &'a Places) -> Pairs<'a> {
         Pairs { places, pairs: vec![], digest: Digest::default() }
     }
 
-    fn add(&mut self, packets: &[Verified]) {
+    pub(super) fn add(&mut self, packets: &[Verified]) {
         for packet in packets {
             let content = content(packet);
             let addresses = self.places.addresses(packet);
@@ -170,7 +179,7 @@ impl<'a> Pairs<'a> {
     /// Buckets ascend by address, and so do their pairs, unless addresses depend on fingerprints: then
     /// the mean signal of a mailbox may lie at another one, and all pairs wait for the end.
     fn end_bucket(&mut self) {
-        if !self.places.addresser.needs_fingerprints() {
+        if !self.places.needs_fingerprints() {
             self.flush();
         }
     }
@@ -180,7 +189,7 @@ impl<'a> Pairs<'a> {
         self.pairs.drain(..).for_each(|(address, content)| self.digest.add(&address, content));
     }
 
-    fn finish(mut self) -> Id {
+    pub(super) fn finish(mut self) -> Id {
         self.flush();
         self.digest.finish()
     }
