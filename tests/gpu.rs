@@ -43,8 +43,11 @@ const FINGERPRINTS: [(&str, FingerprintKernel); 2] =
     [("scalar", qis::fingerprint::cpu::fingerprint), ("SIMD", qis::fingerprint::simd::fingerprint)];
 
 /// Merges on the CPU.
-const MERGES: [(&str, MergeKernel); 2] =
-    [("scalar", qis::merge::cpu::merge), ("SIMD", qis::merge::simd::merge)];
+const MERGES: [(&str, MergeKernel); 3] = [
+    ("scalar", qis::merge::cpu::merge),
+    ("SIMD", qis::merge::simd::merge),
+    ("plain Rust", qis::merge::lanes::merge),
+];
 
 /// A fixed sequence that repeats with no small period.
 struct Numbers(u64);

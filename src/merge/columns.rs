@@ -1,17 +1,30 @@
 //! The packets' side of a merge: what stays the same from ask to ask.
 
+use super::groups::{GROUP, Groups};
+use super::reach::Balls;
+use crate::embed::rows;
 use crate::limits::SLOTS;
 use ndarray::{Array2, ArrayView2, Axis};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Packets as columns. Built once, read by many merges, and only ever appended to, so that whoever
 /// keeps a copy elsewhere (a GPU) knows by [`Columns::id`] and [`Columns::len`] what it has.
+///
+/// Embeddings and values are kept twice: row after row, and as the CPU's vector units read them. A
+/// packet takes 271 bytes and 4 for each value column: 303 bytes with four outcomes.
 #[derive(Debug)]
 pub struct Columns {
     id: u64,
     embeddings: Array2<i8>,
+    /// Filled up with 1 to whole groups.
     cases: Vec<u16>,
+    cases_max: u16,
     values: Array2<u16>,
+    groups: Groups,
+    balls: Balls,
+    /// Values less 32,768: for each group its value columns one after the other; -32,768 behind the
+    /// last packet.
+    planes: Vec<[i16; GROUP]>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -34,7 +47,11 @@ impl Columns {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             embeddings: Array2::zeros((0, SLOTS)),
             cases: vec![],
+            cases_max: 0,
             values: Array2::zeros((0, value_columns)),
+            groups: Groups::default(),
+            balls: Balls::default(),
+            planes: vec![],
         }
     }
 
@@ -45,9 +62,28 @@ impl Columns {
     pub fn append(&mut self, embeddings: ArrayView2<i8>, cases: &[u16], values: ArrayView2<u16>) {
         assert_eq!(embeddings.nrows(), cases.len(), "one number of cases per packet");
         assert_eq!(embeddings.nrows(), values.nrows(), "one row of values per packet");
+        let before = self.len();
         self.embeddings.append(Axis(0), embeddings).expect("128 slots per packet");
         self.values.append(Axis(0), values).expect("as many value columns as before");
+        let packets = self.len();
+        let groups = packets.div_ceil(GROUP);
+        self.cases.truncate(before);
         self.cases.extend_from_slice(cases);
+        self.cases.resize(groups * GROUP, 1);
+        self.cases_max = cases.iter().copied().fold(self.cases_max, u16::max);
+
+        let embeddings = self.embeddings.view();
+        let all = rows(&embeddings);
+        self.groups.append(&all[before..]);
+        self.balls.append(all, before);
+        let columns = self.values.ncols();
+        self.planes.resize(groups * columns, [i16::MIN; GROUP]);
+        for packet in before..packets {
+            let planes = &mut self.planes[packet / GROUP * columns..][..columns];
+            for (plane, &value) in planes.iter_mut().zip(self.values.row(packet)) {
+                plane[packet % GROUP] = (value ^ 0x8000) as i16;
+            }
+        }
     }
 
     /// Unique within the process: equal ids and lengths mean equal rows.
@@ -56,10 +92,10 @@ impl Columns {
     }
     /// Packets.
     pub fn len(&self) -> usize {
-        self.cases.len()
+        self.embeddings.nrows()
     }
     pub fn is_empty(&self) -> bool {
-        self.cases.is_empty()
+        self.len() == 0
     }
     /// Packets x 128.
     pub fn embeddings(&self) -> ArrayView2<'_, i8> {
@@ -67,11 +103,31 @@ impl Columns {
     }
     /// Cases per packet.
     pub fn cases(&self) -> &[u16] {
-        &self.cases
+        &self.cases[..self.len()]
+    }
+    /// The largest number of cases of a packet.
+    pub fn cases_max(&self) -> u16 {
+        self.cases_max
     }
     /// Packets x value columns.
     pub fn values(&self) -> ArrayView2<'_, u16> {
         self.values.view()
+    }
+    /// The embeddings, sixteen side by side.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+    /// Around each group.
+    pub fn balls(&self) -> &Balls {
+        &self.balls
+    }
+    /// Values less 32,768, as groups x value columns x 16.
+    pub fn planes(&self) -> &[[i16; GROUP]] {
+        &self.planes
+    }
+    /// Cases as groups x 16; 1 behind the last packet.
+    pub fn grouped_cases(&self) -> &[[u16; GROUP]] {
+        self.cases.as_chunks().0
     }
 }
 
@@ -82,7 +138,11 @@ impl Clone for Columns {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             embeddings: self.embeddings.clone(),
             cases: self.cases.clone(),
+            cases_max: self.cases_max,
             values: self.values.clone(),
+            groups: self.groups.clone(),
+            balls: self.balls.clone(),
+            planes: self.planes.clone(),
         }
     }
 }

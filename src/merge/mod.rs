@@ -2,18 +2,23 @@
 //!
 //! For query q and packet p: D = sum (q - p)^2; k = TABLE[min(D >> kernel_shift, 1023)]; gain
 //! g = (freshness x trust + 2048) >> 12; w = (k g + 2048) >> 12. A [`tally::Tally`] sums w n, w^2 n
-//! and w n x in exact u64. [`cpu`] is the law; [`simd`] and the
+//! and w n x in exact u64. [`cpu`] is the law; [`simd`], [`lanes`] and the
 //! shader equal it bit for bit.
 
 pub mod answer;
 pub mod batch;
+mod block;
 pub mod columns;
 pub mod cpu;
 pub mod finish;
 pub mod gpu;
+pub mod groups;
+pub mod lanes;
 pub mod live;
 mod quantile;
+pub mod reach;
 pub mod simd;
+mod stretch;
 pub mod synthesis;
 pub mod tally;
 pub mod tile;
@@ -26,5 +31,7 @@ pub use live::{Live, lineage_root, live};
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
 
+#[cfg(test)]
+mod equality;
 #[cfg(test)]
 mod tests;
