@@ -138,7 +138,13 @@ impl Engine {
         let packets = job.columns.len() as u64;
         let large = pairs >= AUTO_GPU_PAIRS_MIN && pairs / packets.max(1) >= AUTO_GPU_QUERIES_PER_PACKET_MIN;
         let tallies = self.on_gpu(large, job.rows(), |gpu| gpu.merge(job));
-        tallies.unwrap_or_else(|| self.on_cpu(|| self.instructions.merge(job)))
+        tallies.unwrap_or_else(|| {
+            if self.instructions.merges_at_once(job) {
+                self.ran_cpu.store(true, Ordering::Relaxed);
+                return self.instructions.merge(job);
+            }
+            self.on_cpu(|| self.instructions.merge(job))
+        })
     }
 
     /// Runs other parallel work on the engine's threads.

@@ -22,7 +22,7 @@ use std::ops::Range;
 pub const GROUPS: usize = 8;
 const BLOCK: usize = GROUPS * GROUP;
 /// Questions that go through a block together.
-const QUESTIONS: usize = 30;
+const QUESTIONS: usize = 40;
 /// Fewer packets of a span than this are summed one by one.
 const VECTOR_PACKETS_MIN: usize = 12;
 
@@ -32,7 +32,7 @@ const SKIPPED_SHARE_MIN: u64 = 8;
 
 // A group's two lanes, for each of the groups.
 const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * (1 << 15) <= 1 << 31);
-const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * CASES_MAX as i64 * 4 < 1 << 31);
+const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * CASES_MAX as i64 < 1 << 31);
 
 /// One number per packet of a block.
 pub type Row<T = u16> = [[T; GROUP]; GROUPS];
@@ -123,7 +123,7 @@ pub fn merge<U: Unit>(unit: U, job: &Job) -> Tallies {
     let (embeddings, values) = (job.columns.embeddings(), job.columns.values());
     let values = values.as_slice().expect("rows in standard order");
     let shared = Shared::new(job, rows(&embeddings), values);
-    tally(job, |stretch, cells| add(unit, &shared, stretch, cells))
+    tally(job, Scratch::new, |scratch, stretch, cells| add(unit, &shared, scratch, stretch, cells))
 }
 
 /// Whether the factors keep to their documented ranges, on which the widths here rest.
@@ -142,12 +142,16 @@ impl<'a, 'b> Shared<'a, 'b> {
         let queries = rows(&job.queries);
         let question =
             |row: &[i8; SLOTS]| Question { pairs: bytemuck::cast(row.map(|slot| -2 * i16::from(slot))) };
-        let norm = |row: &[i8; SLOTS]| row.iter().map(|&slot| i32::from(slot).pow(2)).sum::<i32>() as u32;
+        let questions: Vec<Question> = queries.iter().map(question).collect();
+        let norm = |question: &Question| {
+            let slots = question.pairs.as_flattened().iter();
+            (slots.map(|&slot| i32::from(slot) * i32::from(slot)).sum::<i32>() / 4) as u32
+        };
         Shared {
             job,
             columns: job.columns,
-            questions: queries.iter().map(question).collect(),
-            norms: queries.iter().map(norm).collect(),
+            norms: questions.iter().map(norm).collect(),
+            questions,
             table: std::array::from_fn(|i| 2 * job.kernel.table[i] as i16),
             support: support(&job.kernel.table) as u16,
             reach: Reach::of(job.kernel).filter(|_| job.skip),
@@ -157,36 +161,46 @@ impl<'a, 'b> Shared<'a, 'b> {
     }
 }
 
+/// What a thread keeps from stretch to stretch.
+struct Scratch {
+    near: Vec<u16>,
+    rows: Vec<Row>,
+    /// Bit i of a question: the packets of group i are near.
+    near_groups: [u8; QUESTIONS],
+    /// Four times the gains; 0 outside the stretch.
+    gains: Row<i16>,
+    /// Lower and upper bits of n x.
+    products: [Vec<[i16; GROUP]>; 2],
+    /// Of questions from the centres of a group of balls.
+    distances: [[u32; GROUP]; QUESTIONS],
+}
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch {
+            near: Vec::with_capacity(QUESTIONS),
+            rows: vec![[[0; GROUP]; GROUPS]; QUESTIONS],
+            near_groups: [0; QUESTIONS],
+            gains: [[0; GROUP]; GROUPS],
+            products: [vec![], vec![]],
+            distances: [[0; GROUP]; QUESTIONS],
+        }
+    }
+}
+
 /// One thread's way through a stretch.
 struct Walk<'a, 'b, U> {
     unit: U,
     shared: &'a Shared<'a, 'b>,
     stretch: &'a Stretch<'a>,
+    scratch: &'a mut Scratch,
     skip: Skip,
-    near: Vec<u16>,
-    rows: Vec<Row>,
-    /// Bit i of a question: the packets of group i are near.
-    near_groups: Vec<u8>,
-    /// Four times the gains; 0 outside the stretch.
-    gains: Row<i16>,
-    /// Lower and upper bits of n x.
-    products: [Vec<[i16; GROUP]>; 2],
 }
 
 /// Adds a stretch to its rows of cells: for each span in order, one per question.
-fn add<U: Unit>(unit: U, shared: &Shared, stretch: &Stretch, cells: &mut [u64]) {
-    let count = stretch.queries.len().min(QUESTIONS);
-    let mut walk = Walk {
-        unit,
-        shared,
-        stretch,
-        skip: Skip::new(shared.reach, count),
-        near: Vec::with_capacity(count),
-        rows: vec![[[0; GROUP]; GROUPS]; count],
-        near_groups: vec![0; count],
-        gains: [[0; GROUP]; GROUPS],
-        products: [vec![], vec![]],
-    };
+fn add<U: Unit>(unit: U, shared: &Shared, scratch: &mut Scratch, stretch: &Stretch, cells: &mut [u64]) {
+    let skip = Skip { reach: shared.reach, tried: 0, skipped: 0, measured: None };
+    let mut walk = Walk { unit, shared, stretch, scratch, skip };
     for first in stretch.queries.clone().step_by(QUESTIONS) {
         let questions = first..(first + QUESTIONS).min(stretch.queries.end);
         walk.skip.measured = None;
@@ -220,32 +234,33 @@ impl<U: Unit> Walk<'_, '_, U> {
     ) {
         let Shared { job, columns, .. } = *self.shared;
         let groups = packets.start / GROUP..packets.end.div_ceil(GROUP);
-        let near_groups = &mut self.near_groups[..questions.len()];
+        let Scratch { near, rows, near_groups, gains: all_gains, products, distances } = &mut *self.scratch;
+        let near_groups = &mut near_groups[..questions.len()];
         near_groups.fill(0);
         for (place, group) in groups.clone().enumerate() {
-            self.skip.near(self.unit, self.shared, &questions, group, &mut self.near);
-            if !self.near.is_empty() {
-                self.unit.indices(self.shared, questions.start, &self.near, group, &mut self.rows, place);
-                self.near.iter().for_each(|&question| near_groups[usize::from(question)] |= 1 << place);
+            self.skip.near(self.unit, self.shared, &questions, group, distances, near);
+            if !near.is_empty() {
+                self.unit.indices(self.shared, questions.start, near, group, rows, place);
+                near.iter().for_each(|&question| near_groups[usize::from(question)] |= 1 << place);
             }
         }
         if near_groups.iter().all(|&groups| groups == 0) {
             return;
         }
         let from = packets.start % GROUP;
-        let gains = self.gains.as_flattened_mut();
+        let gains = all_gains.as_flattened_mut();
         gains[..from].fill(0);
         gains[from + packets.len()..].fill(0);
         for (to, &gain) in gains[from..].iter_mut().zip(&job.gains[packets.clone()]) {
             *to = 4 * gain as i16;
         }
-        let factors = factors(columns, groups.clone(), &mut self.products);
-        let gains = &self.gains[..groups.len()];
+        let factors = factors(columns, groups.clone(), products);
+        let gains = &all_gains[..groups.len()];
         let every = u8::MAX >> (GROUPS - groups.len());
         let of_stretch = self.stretch.queries.len();
         let stride = ROW_HEAD + factors.columns;
         for (index, question) in questions.clone().enumerate() {
-            let (row, near) = (&mut self.rows[index], self.near_groups[index]);
+            let (row, near) = (&mut rows[index], near_groups[index]);
             if near == 0 {
                 continue;
             }
@@ -353,17 +368,11 @@ struct Skip {
     reach: Option<Reach>,
     tried: u64,
     skipped: u64,
-    /// The group of centres whose distances these are.
+    /// The group of centres whose distances are at hand.
     measured: Option<usize>,
-    distances: Vec<[u32; GROUP]>,
 }
 
 impl Skip {
-    fn new(reach: Option<Reach>, questions: usize) -> Skip {
-        let distances = vec![[0; GROUP]; if reach.is_some() { questions } else { 0 }];
-        Skip { reach, tried: 0, skipped: 0, measured: None, distances }
-    }
-
     /// Leaves in `near` the questions, counted from the first, for which the packets of a group may
     /// count.
     fn near(
@@ -372,22 +381,20 @@ impl Skip {
         shared: &Shared,
         questions: &Range<usize>,
         group: usize,
+        distances: &mut [[u32; GROUP]],
         near: &mut Vec<u16>,
     ) {
+        near.clear();
         let Some(reach) = self.reach else {
-            if near.len() != questions.len() {
-                near.clear();
-                near.extend(0..questions.len() as u16);
-            }
+            near.extend(0..questions.len() as u16);
             return;
         };
         if self.measured != Some(group / GROUP) {
-            unit.distances(shared, questions.clone(), group / GROUP, &mut self.distances);
+            unit.distances(shared, questions.clone(), group / GROUP, distances);
             self.measured = Some(group / GROUP);
         }
         let radius = shared.columns.balls().radii()[group];
-        near.clear();
-        for (question, distances) in self.distances[..questions.len()].iter().enumerate() {
+        for (question, distances) in distances[..questions.len()].iter().enumerate() {
             if !reach.excludes(distances[group % GROUP], radius) {
                 near.push(question as u16);
             }

@@ -1,5 +1,5 @@
 //! Every fast CPU path equals the law with `==`, at the borders of what they cut: groups of 16 packets,
-//! blocks of 128, tiles of 5 questions and walks of 30, spans anywhere; with blocks skipped and not.
+//! blocks of 128, tiles of 5 questions and walks of 40, spans anywhere; with blocks skipped and not.
 
 use super::cpu::{self, Job, Span};
 use super::reach::{Balls, Reach};
@@ -102,7 +102,7 @@ impl Case {
 #[test]
 fn borders_of_groups_and_tiles() {
     for packets in [1, 11, 12, 15, 16, 17, 31, 33, 127, 128, 129, 143, 145, 256, 257, 400] {
-        for queries in [1, 2, 3, 4, 5, 6, 29, 31, 61] {
+        for queries in [1, 2, 3, 4, 5, 6, 39, 40, 41, 81] {
             Case::new(1, packets, queries, 3, WIDE).check();
         }
     }
@@ -237,7 +237,7 @@ fn factors_beyond_their_ranges_are_the_laws() {
 /// Jobs that are cut for threads: pieces of packets and of questions.
 #[test]
 fn pieces_add_up_on_every_number_of_threads() {
-    let case = Case::new(11, 20_000, 70, 2, CLUSTERED);
+    let case = Case::new(11, 20_000, 90, 2, CLUSTERED);
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| case.check());

@@ -28,6 +28,7 @@ pub use batch::Batch;
 pub use columns::Columns;
 pub use cpu::{Job, Span};
 pub use live::{Live, lineage_root, live};
+pub use stretch::is_small;
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
 

@@ -8,10 +8,12 @@ use super::tally::Tallies;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pairs that one thread takes at a time, about: a job of twice as many is not cut at all.
+/// Pairs that one thread takes at a time, about.
 const PIECE_PAIRS: usize = 1 << 16;
+/// Up to so many pairs a job is done where it is asked for.
+const SMALL_PAIRS: u64 = 2 * PIECE_PAIRS as u64;
 const PIECE_PACKETS: usize = 8_192;
-const PIECE_QUERIES: usize = 60;
+const PIECE_QUERIES: usize = 80;
 
 /// Spans of the same questions whose packets lie one behind the other.
 pub struct Stretch<'a> {
@@ -20,9 +22,19 @@ pub struct Stretch<'a> {
     pub packets: Range<usize>,
 }
 
-/// The tallies of a job. `add` adds a stretch to its rows of cells: for each of its spans in order,
-/// one per question. Small jobs stay on the calling thread, where waking another would take longer.
-pub fn tally(job: &Job, add: impl Fn(&Stretch, &mut [u64]) + Sync) -> Tallies {
+/// Whether [`super::simd`] and [`super::lanes`] do a job on the calling thread, because waking another
+/// would take longer.
+pub fn is_small(job: &Job) -> bool {
+    job.pairs() <= SMALL_PAIRS
+}
+
+/// The tallies of a job, with a scratch of each thread's own. `add` adds a stretch to its rows of cells: for each of its spans in order,
+/// one per question.
+pub fn tally<S>(
+    job: &Job,
+    scratch: impl Fn() -> S + Sync + Send,
+    add: impl Fn(&mut S, &Stretch, &mut [u64]) + Sync,
+) -> Tallies {
     let mut tallies = Tallies::zero(job.rows(), job.columns.values().ncols());
     let stride = tallies.stride();
     let mut rest = tallies.cells_mut();
@@ -32,19 +44,20 @@ pub fn tally(job: &Job, add: impl Fn(&Stretch, &mut [u64]) + Sync) -> Tallies {
         rest = behind;
         work.push((stretch, cells));
     }
-    if job.pairs() <= 2 * PIECE_PAIRS as u64 {
-        work.into_iter().for_each(|(stretch, cells)| add(&stretch, cells));
+    if is_small(job) {
+        let mut scratch = scratch();
+        work.into_iter().for_each(|(stretch, cells)| add(&mut scratch, &stretch, cells));
         return tallies;
     }
-    work.into_par_iter().for_each(|(stretch, cells)| {
-        if stretch.packets.len() * stretch.queries.len() <= 2 * PIECE_PAIRS || stretch.spans.len() > 1 {
-            add(&stretch, cells);
+    work.into_par_iter().for_each_init(&scratch, |own, (stretch, cells)| {
+        if stretch.packets.len() * stretch.queries.len() <= SMALL_PAIRS as usize || stretch.spans.len() > 1 {
+            add(own, &stretch, cells);
         } else {
             let queries = stretch.queries.clone();
             cells.par_chunks_mut(PIECE_QUERIES * stride).enumerate().for_each(|(index, cells)| {
                 let first = queries.start + index * PIECE_QUERIES;
                 let last = (first + PIECE_QUERIES).min(queries.end);
-                add_pieces(&add, first..last, stretch.packets.clone(), cells);
+                add_pieces(&scratch, &add, first..last, stretch.packets.clone(), cells);
             });
         }
     });
@@ -77,26 +90,27 @@ fn stretches(spans: &[Span]) -> Vec<Stretch<'_>> {
 }
 
 /// Many packets of one span: the sum of its pieces, exact in any order.
-fn add_pieces(
-    add: &(impl Fn(&Stretch, &mut [u64]) + Sync),
+fn add_pieces<S>(
+    scratch: &(impl Fn() -> S + Sync + Send),
+    add: &(impl Fn(&mut S, &Stretch, &mut [u64]) + Sync),
     queries: Range<usize>,
     packets: Range<usize>,
     cells: &mut [u64],
 ) {
     let pieces = packets.len().div_ceil(PIECE_PACKETS);
     let length = cells.len();
-    let piece = |index: usize| {
+    let piece = |scratch: &mut S, index: usize| {
         let start = packets.start + index * PIECE_PACKETS;
         let packets = start..(start + PIECE_PACKETS).min(packets.end);
         let spans = [Span { queries: queries.clone(), packets: packets.clone() }];
         let mut cells = vec![0; length];
-        add(&Stretch { spans: &spans, queries: queries.clone(), packets }, &mut cells);
+        add(scratch, &Stretch { spans: &spans, queries: queries.clone(), packets }, &mut cells);
         cells
     };
     let sum = |mut a: Vec<u64>, b: Vec<u64>| {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
     };
-    let all = (0..pieces).into_par_iter().map(piece).reduce(|| vec![0; length], sum);
+    let all = (0..pieces).into_par_iter().map_init(scratch, piece).reduce(|| vec![0; length], sum);
     cells.copy_from_slice(&all);
 }

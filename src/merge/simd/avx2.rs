@@ -235,7 +235,7 @@ fn sum(factors: &Factors, weights: &[[u16; GROUP]], cells: &mut [u64]) {
     add_columns(factors.low, weights, sums, |sum, part| *sum = sum.wrapping_add(part.wrapping_add(offset)));
 }
 
-/// Weighted sums of each column, four at a time and the rest by halves.
+/// Weighted sums of each column, eight at a time and the rest by halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_columns(
@@ -249,11 +249,14 @@ fn add_columns(
     while first < columns {
         let sums = &mut sums[first..];
         let (parts, taken) = match columns - first {
+            8.. => (column_sums::<8>(planes, columns, first, weights), 8),
             4.. => (column_sums::<4>(planes, columns, first, weights), 4),
             2.. => (column_sums::<2>(planes, columns, first, weights), 2),
             _ => (column_sums::<1>(planes, columns, first, weights), 1),
         };
-        sums[..taken].iter_mut().zip(parts).for_each(|(sum, part)| add(sum, part));
+        for i in 0..taken {
+            add(&mut sums[i], parts.as_flattened()[i]);
+        }
         first += taken;
     }
 }
@@ -265,15 +268,18 @@ fn column_sums<const C: usize>(
     columns: usize,
     first: usize,
     weights: &[[u16; GROUP]],
-) -> [u64; 4] {
-    let mut sums = [_mm256_setzero_si256(); 4];
-    for (planes, &w) in planes.chunks_exact(columns).zip(weights) {
-        let planes = &planes[first..first + C];
+) -> [[u64; 4]; 2] {
+    let mut sums = [_mm256_setzero_si256(); 8];
+    let mut at = first;
+    for &w in weights {
+        let planes = &planes[at..at + C];
         for c in 0..C {
             sums[c] = add_products(sums[c], bytemuck::cast(w), bytemuck::cast(planes[c]));
         }
+        at += columns;
     }
-    sum_lanes(sums)
+    let [a, b, c, d, e, f, g, h] = sums;
+    [sum_lanes([a, b, c, d]), if C > 4 { sum_lanes([e, f, g, h]) } else { [0; 4] }]
 }
 
 #[inline]
