@@ -75,7 +75,8 @@ pub struct Several<'a> {
     pub cases: &'a [[u16; GROUP]],
     /// The upper bits of n x, as [`Factors::low`].
     pub high: &'a [[i16; GROUP]],
-    /// The number of cases is taken in so many digits of [`DIGIT_BITS`].
+    /// The number of cases is taken in so many digits of [`DIGIT_BITS`], where lanes are narrow.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "plain Rust has wide lanes"))]
     pub digits: u32,
 }
 
@@ -199,7 +200,9 @@ struct Walk<'a, 'b, U> {
 
 /// Adds a stretch to its rows of cells: for each span in order, one per question.
 fn add<U: Unit>(unit: U, shared: &Shared, scratch: &mut Scratch, stretch: &Stretch, cells: &mut [u64]) {
-    let skip = Skip { reach: shared.reach, tried: 0, skipped: 0, measured: None };
+    // Fewer packets than a group of balls holds are sooner read than bounded.
+    let reach = shared.reach.filter(|_| stretch.packets.len() >= GROUP * GROUP);
+    let skip = Skip { reach, tried: 0, skipped: 0, measured: None };
     let mut walk = Walk { unit, shared, stretch, scratch, skip };
     for first in stretch.queries.clone().step_by(QUESTIONS) {
         let questions = first..(first + QUESTIONS).min(stretch.queries.end);

@@ -58,6 +58,10 @@ impl Unit for Lanes {
     fn weigh(self, shared: &Shared, gains: &[[i16; GROUP]], row: &mut Row) -> bool {
         let mut any = 0;
         for (lanes, gains) in row.iter_mut().zip(gains) {
+            if lanes.iter().all(|&index| index >= shared.support) {
+                *lanes = [0; GROUP];
+                continue;
+            }
             for (lane, &gain) in lanes.iter_mut().zip(gains) {
                 let kernel = i32::from(shared.table[usize::from(*lane) % KERNEL_ENTRIES]);
                 // (2k * 4g + 2^14) >> 15 = (k g + 2048) >> 12.
