@@ -32,7 +32,7 @@ const SKIPPED_SHARE_MIN: u64 = 8;
 
 // A group's two lanes, for each of the groups.
 const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * (1 << 15) <= 1 << 31);
-const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * CASES_MAX as i64 < 1 << 31);
+const _: () = assert!(2 * GROUPS as i64 * WEIGHT_ONE as i64 * (CASES_MAX as i64) < 1 << 31);
 
 /// One number per packet of a block.
 pub type Row<T = u16> = [[T; GROUP]; GROUPS];
