@@ -173,18 +173,26 @@ struct Scratch {
     /// Lower and upper bits of n x.
     products: [Vec<[i16; GROUP]>; 2],
     /// Of questions from the centres of a group of balls.
-    distances: [[u32; GROUP]; QUESTIONS],
+    distances: Vec<[u32; GROUP]>,
 }
 
 impl Scratch {
     fn new() -> Scratch {
         Scratch {
-            near: Vec::with_capacity(QUESTIONS),
-            rows: vec![[[0; GROUP]; GROUPS]; QUESTIONS],
+            near: vec![],
+            rows: vec![],
             near_groups: [0; QUESTIONS],
             gains: [[0; GROUP]; GROUPS],
             products: [vec![], vec![]],
-            distances: [[0; GROUP]; QUESTIONS],
+            distances: vec![],
+        }
+    }
+
+    /// Room for so many questions; one alone should not pay for 40.
+    fn reserve(&mut self, questions: usize) {
+        if self.rows.len() < questions {
+            self.rows.resize(questions, [[0; GROUP]; GROUPS]);
+            self.distances.resize(questions, [0; GROUP]);
         }
     }
 }
@@ -200,6 +208,7 @@ struct Walk<'a, 'b, U> {
 
 /// Adds a stretch to its rows of cells: for each span in order, one per question.
 fn add<U: Unit>(unit: U, shared: &Shared, scratch: &mut Scratch, stretch: &Stretch, cells: &mut [u64]) {
+    scratch.reserve(stretch.queries.len().min(QUESTIONS));
     // Fewer packets than a group of balls holds are sooner read than bounded.
     let reach = shared.reach.filter(|_| stretch.packets.len() >= GROUP * GROUP);
     let skip = Skip { reach, tried: 0, skipped: 0, measured: None };
