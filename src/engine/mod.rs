@@ -14,7 +14,7 @@ pub use known_answer::{KNOWN_ANSWER, known_answer};
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
 use crate::gpu::GpuError;
-use crate::merge::{Job, Tallies};
+use crate::merge::{self, Answer, Job, Question, Tallies};
 use ndarray::{Array2, ArrayView2};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,6 +139,11 @@ impl Engine {
         let large = pairs >= AUTO_GPU_PAIRS_MIN && pairs / packets.max(1) >= AUTO_GPU_QUERIES_PER_PACKET_MIN;
         let tallies = self.on_gpu(large, job.rows(), |gpu| gpu.merge(job));
         tallies.unwrap_or_else(|| self.on_cpu(|| self.instructions.merge(job)))
+    }
+
+    /// Answers each row of `queries` (n x 128 embeddings): [`crate::merge::answer()`] on this engine.
+    pub fn answer(&self, question: Question, queries: ArrayView2<i8>) -> Vec<Answer> {
+        self.install(|| merge::answer(question, queries, |job| self.merge(job)))
     }
 
     /// Runs other parallel work on the engine's threads.

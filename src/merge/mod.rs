@@ -17,14 +17,16 @@ pub mod simd;
 pub mod synthesis;
 pub mod tally;
 pub mod tile;
+pub mod warm;
 
-pub use answer::{Answer, Estimate, Question, answer};
+pub use answer::{Answer, Asking, Estimate, Question, answer};
 pub use batch::Batch;
 pub use columns::Columns;
 pub use cpu::{Job, Span};
 pub use live::{Live, lineage_root, live};
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
+pub use warm::Warm;
 
 #[cfg(test)]
 mod tests;
