@@ -3,7 +3,8 @@
 //! For query q and packet p: D = sum (q - p)^2; k = TABLE[min(D >> kernel_shift, 1023)]; gain
 //! g = (freshness x trust + 2048) >> 12; w = (k g + 2048) >> 12. A [`tally::Tally`] sums w n, w^2 n
 //! and w n x in exact u64. [`cpu`] is the law; [`simd`] and the
-//! shader equal it bit for bit.
+//! shader equal it bit for bit. [`live`](mod@live) and [`batch`] say what packets count and lay them out;
+//! [`warm`] keeps both from ask to ask, with the same answers.
 
 pub mod answer;
 pub mod batch;
