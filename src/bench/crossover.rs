@@ -132,7 +132,7 @@ impl Measurement<'_> {
         if !same {
             return Err(self.differs("merge", packets));
         }
-        let on = |side| median(|| self.engine.merge_on(side, &job).map(drop));
+        let on = |side| least(|| self.engine.merge_on(side, &job).map(drop));
         let (cpu, gpu) = (on(Side::Cpu)?, on(Side::Gpu)?);
         let items = job.pairs();
         let point = |resident, gpu| {
@@ -154,7 +154,7 @@ impl Measurement<'_> {
         if run(Side::Cpu)? != run(Side::Gpu)? {
             return Err(self.differs("fingerprint", packets));
         }
-        let on = |side| median(|| run(side).map(drop));
+        let on = |side| least(|| run(side).map(drop));
         let (cpu, gpu) = (on(Side::Cpu)?, on(Side::Gpu)?);
         Ok(Some(self.point("fingerprint", (packets, 0, packets as u64), size, false, cpu, gpu)))
     }
@@ -200,17 +200,19 @@ impl Measurement<'_> {
     }
 }
 
-/// Seconds of the median of several repetitions.
-fn median(run: impl Fn() -> Result<(), GpuError>) -> Result<f64, GpuError> {
+/// Seconds of the shortest of several repetitions, as the calibration takes them.
+fn least(run: impl Fn() -> Result<(), GpuError>) -> Result<f64, GpuError> {
     let began = Instant::now();
-    let mut times = vec![];
-    while times.is_empty() || (times.len() < REPETITIONS_MAX && began.elapsed() < TIME_ENOUGH) {
+    let mut least = f64::INFINITY;
+    for repetition in 0..REPETITIONS_MAX {
+        if repetition > 0 && began.elapsed() > TIME_ENOUGH {
+            break;
+        }
         let one = Instant::now();
         run()?;
-        times.push(one.elapsed().as_secs_f64());
+        least = least.min(one.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(least)
 }
 
 /// Random slots in [-40, 40]; a thousand rows again and again, since only their number matters.

@@ -19,6 +19,7 @@ pub(super) trait Probe {
 
 /// Packets of the measured merges, and value columns: two outcomes.
 const PACKETS: usize = 1 << 16;
+const PACKETS_MIN: usize = 1 << 10;
 const COLUMNS: usize = 4;
 /// Questions of the largest one.
 const QUERIES_MAX: usize = 4_096;
@@ -54,25 +55,42 @@ pub(super) fn measure(side: &dyn Probe) -> Result<Costs, GpuError> {
         Ok::<_, GpuError>((seconds(first), seconds(rest)))
     };
     let (_, fixed) = timed(&columns, 1, 0..1)?;
-    timed(&columns, 1, 0..PACKETS)?;
+    // Programs, pools and threads are awake after it.
+    side.merge(&Job {
+        kernel: &kernel,
+        columns: &columns,
+        gains: &gains,
+        queries: queries.slice(s![..1, ..]),
+        spans: &[Span { queries: 0..1, packets: 0..PACKETS }],
+        skip: false,
+    })?;
     // Columns that nobody has seen: what the first job takes longer than the next is their way there.
     let fresh = self::columns();
     let (first, one) = timed(&fresh, 1, 0..PACKETS)?;
+    // A slow side is asked about fewer packets.
+    let (mut read, mut single) = (PACKETS, one);
+    while single > seconds(LONG_ENOUGH) && read > PACKETS_MIN {
+        read /= 4;
+        single = timed(&fresh, 1, 0..read)?.1;
+    }
     let mut count = 8;
     let many = loop {
-        let (_, many) = timed(&fresh, count, 0..PACKETS)?;
+        let (_, many) = timed(&fresh, count, 0..read)?;
         if many > seconds(LONG_ENOUGH) + fixed || count == QUERIES_MAX {
             break many;
         }
         count = (4 * count).min(QUERIES_MAX);
     };
-    let packets = PACKETS as f64;
-    let pair_s = ((many - one) / ((count - 1) as f64 * packets)).max(0.0);
+    let pair_s = ((many - single) / ((count - 1) * read) as f64).max(0.0);
     let bytes = upload_bytes(&fresh) as f64;
     let embeddings = slots(ROWS_MAX);
     let metric = Metric::Full { shift: 13, matrix: slots(SLOTS).into_raw_vec_and_offset().0 };
     Ok(Costs {
-        merge: MergeCost { fixed_s: fixed, packet_s: ((one - fixed) / packets - pair_s).max(0.0), pair_s },
+        merge: MergeCost {
+            fixed_s: fixed,
+            packet_s: ((one - fixed) / PACKETS as f64 - pair_s).max(0.0),
+            pair_s,
+        },
         upload_byte_s: ((first - one) / bytes).max(0.0),
         fingerprint: rows(|count| side.fingerprint(embeddings.slice(s![..count, ..])))?,
         embed: rows(|count| side.embed(&metric, embeddings.slice(s![..count, ..])))?,
