@@ -14,6 +14,7 @@ use ndarray::{Array2, ArrayView2};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a core takes, in orders of magnitude: only to tell when it may pay to look for a GPU.
 const CORE: Costs = Costs {
@@ -204,32 +205,44 @@ pub fn merge_size(job: &Job, resident: bool) -> Size {
 struct Core<'a>(&'a Engine);
 
 impl Probe for Core<'_> {
-    fn merge(&self, job: &Job) -> Result<(), GpuError> {
-        self.0.install(|| drop(self.0.instructions.merge(job)));
-        Ok(())
+    fn merge(&self, job: &Job) -> Result<Duration, GpuError> {
+        timed(|| {
+            drop(self.0.install(|| self.0.instructions.merge(job)));
+            Ok(())
+        })
     }
-    fn fingerprint(&self, embeddings: ArrayView2<i8>) -> Result<(), GpuError> {
+    fn fingerprint(&self, embeddings: ArrayView2<i8>) -> Result<Duration, GpuError> {
         let mut out = vec![[0; 32]; embeddings.nrows()];
-        self.0.install(|| self.0.instructions.fingerprint(embeddings, &mut out));
-        Ok(())
+        timed(|| {
+            self.0.install(|| self.0.instructions.fingerprint(embeddings, &mut out));
+            Ok(())
+        })
     }
-    fn embed(&self, metric: &Metric, signals: ArrayView2<i8>) -> Result<(), GpuError> {
+    fn embed(&self, metric: &Metric, signals: ArrayView2<i8>) -> Result<Duration, GpuError> {
         let mut out = Array2::zeros(signals.dim());
-        self.0.install(|| crate::embed::cpu::embed(metric, signals, out.view_mut()));
-        Ok(())
+        timed(|| {
+            self.0.install(|| crate::embed::cpu::embed(metric, signals, out.view_mut()));
+            Ok(())
+        })
     }
 }
 
 impl Probe for Accelerator {
-    fn merge(&self, job: &Job) -> Result<(), GpuError> {
-        Accelerator::merge(self, job).map(drop)
+    fn merge(&self, job: &Job) -> Result<Duration, GpuError> {
+        timed(|| Accelerator::merge(self, job).map(drop))
     }
-    fn fingerprint(&self, embeddings: ArrayView2<i8>) -> Result<(), GpuError> {
+    fn fingerprint(&self, embeddings: ArrayView2<i8>) -> Result<Duration, GpuError> {
         let mut out = vec![[0; 32]; embeddings.nrows()];
-        Accelerator::fingerprint(self, embeddings, &mut out)
+        timed(|| Accelerator::fingerprint(self, embeddings, &mut out))
     }
-    fn embed(&self, metric: &Metric, signals: ArrayView2<i8>) -> Result<(), GpuError> {
+    fn embed(&self, metric: &Metric, signals: ArrayView2<i8>) -> Result<Duration, GpuError> {
         let mut out = Array2::zeros(signals.dim());
-        Accelerator::embed(self, metric, signals, out.view_mut())
+        timed(|| Accelerator::embed(self, metric, signals, out.view_mut()))
     }
+}
+
+fn timed(work: impl FnOnce() -> Result<(), GpuError>) -> Result<Duration, GpuError> {
+    let began = Instant::now();
+    work()?;
+    Ok(began.elapsed())
 }
