@@ -312,7 +312,7 @@ mod tests {
             "\u{0}".repeat(100),
             serde_json::to_string(&Calibration { version: VERSION + 1, ..other.clone() }).unwrap(),
             serde_json::to_string(&Calibration { machine: machine("c"), ..other.clone() }).unwrap(),
-            whole.replacen("\"fixed_s\": ", "\"fixed_s\": -", 1),
+            whole.replacen("\"fixed_s\": ", "\"fixed_s\": -1", 1),
             " ".repeat(FILE_BYTES_MAX as usize + 10) + &whole,
         ];
         for text in texts {
