@@ -3,6 +3,7 @@
 //! Inputs are made from a fixed seed. The result is compared with the scalar law before the first
 //! timed repetition; a wrong one is an error, not a time.
 
+pub mod crossover;
 mod workload;
 
 pub use workload::{COLUMNS, Workload};

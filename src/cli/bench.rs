@@ -30,12 +30,15 @@ enum TaskName {
     Fingerprint,
     /// Tallies of questions over packets
     Merge,
+    /// CPU beside GPU by job size, measured and predicted: what --backend auto goes by
+    Crossover,
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (task, packets) = match arguments.task {
         TaskName::Fingerprint => (Task::Fingerprint, 100_000),
         TaskName::Merge => (Task::Merge, 10_000),
+        TaskName::Crossover => return super::crossover::run(&arguments.compute, arguments.json),
     };
     let plan = Plan {
         task,
