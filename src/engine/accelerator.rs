@@ -63,4 +63,12 @@ impl Accelerator {
     pub fn merge(&self, job: &Job) -> Result<Tallies, GpuError> {
         self.merge.merge(&self.gpu, job)
     }
+
+    /// The tallies of several jobs, in their order; each as [`Accelerator::merge`] gives them.
+    ///
+    /// # Errors
+    /// The GPU fails.
+    pub fn merge_many(&self, jobs: &[Job]) -> Result<Vec<Tallies>, GpuError> {
+        jobs.iter().map(|job| self.merge(job)).collect()
+    }
 }
