@@ -6,6 +6,7 @@
 //! shader equal it bit for bit.
 
 pub mod answer;
+pub mod arena;
 pub mod batch;
 pub mod columns;
 pub mod cpu;
@@ -17,6 +18,7 @@ pub mod simd;
 pub mod synthesis;
 pub mod tally;
 pub mod tile;
+pub mod tuning;
 
 pub use answer::{Answer, Estimate, Question, answer};
 pub use batch::Batch;
@@ -25,6 +27,7 @@ pub use cpu::{Job, Span};
 pub use live::{Live, lineage_root, live};
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
+pub use tuning::Tuning;
 
 #[cfg(test)]
 mod tests;
