@@ -7,13 +7,13 @@ mod accelerator;
 mod instructions;
 mod known_answer;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Accelerator, Tunings};
 pub use instructions::Instructions;
 pub use known_answer::{KNOWN_ANSWER, known_answer};
 
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
-use crate::gpu::GpuError;
+use crate::gpu::{GpuError, Times};
 use crate::merge::{Job, Tallies};
 use ndarray::{Array2, ArrayView2};
 use std::sync::OnceLock;
@@ -164,6 +164,12 @@ impl Engine {
     pub fn forget_ran(&self) {
         self.ran_cpu.store(false, Ordering::Relaxed);
         self.ran_gpu.store(false, Ordering::Relaxed);
+    }
+
+    /// Time of the GPU's own work since this was last called, kernels and transfers apart; runs are
+    /// timed from the first call on. `None` where no GPU is open or it has no timestamps.
+    pub fn gpu_times(&self) -> Option<Times> {
+        self.accelerator.get().and_then(Option::as_ref).and_then(Accelerator::take_times)
     }
 
     fn on_cpu<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

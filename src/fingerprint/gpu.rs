@@ -11,8 +11,11 @@ use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 const LANES: u32 = 64;
+/// Repetitions of each candidate of a tuning run.
+const MEASURED_RUNS: usize = 3;
 /// Lanes that share one block of one packet, 16 values each.
 const TEAM: u32 = SLOTS as u32 / 16;
 const PACKETS_PER_WORKGROUP: u32 = LANES / TEAM / BLOCKS as u32;
@@ -119,6 +122,28 @@ impl Shader {
     /// Uses this entry point from the next call on.
     pub fn choose(&self, entry: Entry) {
         *self.entry.lock().unwrap_or_else(PoisonError::into_inner) = entry;
+    }
+
+    /// Times the candidates on these embeddings and uses the fastest from then on.
+    ///
+    /// # Errors
+    /// The GPU fails.
+    pub fn measure(&self, gpu: &Gpu, embeddings: ArrayView2<i8>) -> Result<Entry, GpuError> {
+        let mut out = vec![[0; 32]; embeddings.nrows()];
+        let mut fastest = (Duration::MAX, self.entry());
+        for entry in Entry::CANDIDATES {
+            self.choose(entry);
+            self.fingerprint(gpu, embeddings, &mut out)?;
+            for _ in 0..MEASURED_RUNS {
+                let began = Instant::now();
+                self.fingerprint(gpu, embeddings, &mut out)?;
+                if began.elapsed() < fastest.0 {
+                    fastest = (began.elapsed(), entry);
+                }
+            }
+        }
+        self.choose(fastest.1);
+        Ok(fastest.1)
     }
 
     fn program(&self, entry: Entry) -> &Program {

@@ -105,7 +105,8 @@ impl Gpu {
         self.workgroups_max
     }
 
-    /// Device time since this was last called; `None` where the adapter has no timestamps.
+    /// Device time since this was last called, and nothing at the first call, from which on runs are
+    /// timed; `None` where the adapter has no timestamps.
     pub fn take_times(&self) -> Option<Times> {
         self.clock.as_ref().map(Clock::take)
     }

@@ -91,8 +91,14 @@ pub struct Running<'a> {
 /// Where a binding lies.
 enum Place {
     /// In the run's one input buffer.
-    Inputs { offset: u64, bytes: u64 },
-    Own { buffer: wgpu::Buffer, bytes: u64 },
+    Inputs {
+        offset: u64,
+        bytes: u64,
+    },
+    Own {
+        buffer: wgpu::Buffer,
+        bytes: u64,
+    },
 }
 
 /// A run while it is recorded.
@@ -190,7 +196,7 @@ impl Gpu {
             .collect();
 
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        let marks = self.clock.as_ref().map(|clock| clock.marks(&self.device, &self.pool));
+        let marks = self.clock.as_ref().and_then(|clock| clock.marks(&self.device, &self.pool));
         if let Some(marks) = &marks {
             marks.before_upload(&mut encoder);
         }
@@ -198,7 +204,9 @@ impl Gpu {
         let upload_bytes = input_bytes + write_bytes;
         let staging = match upload_bytes {
             0 => None,
-            bytes => Some(self.stage(&mut encoder, bytes, &inputs, input_bytes, shared.as_ref(), work.writes)?),
+            bytes => {
+                Some(self.stage(&mut encoder, bytes, &inputs, input_bytes, shared.as_ref(), work.writes)?)
+            }
         };
         for (buffer, bytes) in &recording.zeros {
             encoder.clear_buffer(buffer, 0, Some(*bytes));
@@ -316,8 +324,7 @@ impl Gpu {
         writes: &[Write],
     ) -> Result<wgpu::Buffer, GpuError> {
         let staging = self.pool.take(&self.device, Usage::Upload, bytes);
-        let mut view =
-            staging.slice(..bytes).get_mapped_range_mut().map_err(|_| GpuError::OutOfMemory)?;
+        let mut view = staging.slice(..bytes).get_mapped_range_mut().map_err(|_| GpuError::OutOfMemory)?;
         for (offset, data) in inputs {
             let at = *offset as usize;
             copy_in(view.slice(at..at + data.len()), data);

@@ -1,9 +1,10 @@
 //! Where a device's time goes, by its own clock.
 
 use super::pool::{Pool, Usage};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Sums over the runs since they were last taken. Seconds are differences of the device's own
+/// Sums over the runs since they were last taken, from the first time on that they were. Seconds are differences of the device's own
 /// timestamps; what the host does meanwhile is not in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Times {
@@ -26,6 +27,8 @@ pub(super) const MARKS_BYTES: u64 = MARKS as u64 * wgpu::QUERY_SIZE as u64;
 /// Timestamps of an adapter that has them.
 pub(super) struct Clock {
     seconds_per_tick: f64,
+    /// Whether somebody has asked: marks cost a small run a part of its time.
+    running: AtomicBool,
     idle: Mutex<Vec<wgpu::QuerySet>>,
     sums: Mutex<Times>,
 }
@@ -40,12 +43,17 @@ impl Clock {
     pub(super) fn new(queue: &wgpu::Queue) -> Clock {
         Clock {
             seconds_per_tick: f64::from(queue.get_timestamp_period()) * 1e-9,
+            running: AtomicBool::new(false),
             idle: Mutex::default(),
             sums: Mutex::default(),
         }
     }
 
-    pub(super) fn marks(&self, device: &wgpu::Device, pool: &Pool) -> Marks {
+    /// The marks of a run; `None` before anybody has asked for times.
+    pub(super) fn marks(&self, device: &wgpu::Device, pool: &Pool) -> Option<Marks> {
+        if !self.running.load(Ordering::Relaxed) {
+            return None;
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let set = idle.unwrap_or_else(|| {
             device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -54,7 +62,7 @@ impl Clock {
                 count: MARKS,
             })
         });
-        Marks { set, resolved: pool.take(device, Usage::Resolve, MARKS_BYTES) }
+        Some(Marks { set, resolved: pool.take(device, Usage::Resolve, MARKS_BYTES) })
     }
 
     /// Adds one run from its resolved timestamps and returns the kernels' part in seconds.
@@ -74,8 +82,9 @@ impl Clock {
         seconds(1, 2)
     }
 
-    /// The sums, which begin again at zero.
+    /// The sums, which begin again at zero; runs are timed from the first call on.
     pub(super) fn take(&self) -> Times {
+        self.running.store(true, Ordering::Relaxed);
         std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -12,7 +12,8 @@ use super::tile::{self, Piece};
 use super::tuning::Tuning;
 use crate::embed::rows;
 use crate::gpu::{
-    Binding, Gpu, GpuError, PIECE_BYTES, Program, RUNS_IN_FLIGHT, Resident, Running, Step, Work, Write, prelude,
+    Binding, Gpu, GpuError, PIECE_BYTES, Program, RUNS_IN_FLIGHT, Resident, Running, Step, Work, Write,
+    prelude,
 };
 use crate::limits::{KERNEL_ENTRIES, SLOTS};
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +31,8 @@ const RUN_PAIRS_FIRST: u64 = 1 << 22;
 const RUN_PAIRS: Range<u64> = 1 << 16..1 << 32;
 /// Bytes of a run's tallies or questions at most.
 const RUN_BYTES_MAX: u64 = 64 << 20;
+/// Repetitions of each candidate of a tuning run.
+const MEASURED_RUNS: usize = 3;
 /// Groups of value columns that one dispatch sums: more would not fit a lane's registers.
 const DISPATCH_GROUPS_MAX: usize = 4;
 
@@ -135,6 +138,30 @@ impl Shader {
         *lock(&self.tuning) = tuning;
     }
 
+    /// Times the candidates on a small job and uses the fastest from then on. Columns and jobs are the
+    /// caller's, so that it decides what is typical.
+    ///
+    /// # Errors
+    /// The GPU fails.
+    pub fn measure(&self, gpu: &Gpu, job: &Job) -> Result<Tuning, GpuError> {
+        let mut fastest = (Duration::MAX, self.tuning());
+        for tuning in Tuning::CANDIDATES {
+            self.tune(tuning);
+            // The first run compiles and uploads; of the others the best is the least disturbed.
+            self.merge(gpu, std::slice::from_ref(job))?;
+            for _ in 0..MEASURED_RUNS {
+                let began = Instant::now();
+                self.merge(gpu, std::slice::from_ref(job))?;
+                let elapsed = began.elapsed();
+                if elapsed < fastest.0 {
+                    fastest = (elapsed, tuning);
+                }
+            }
+        }
+        self.tune(fastest.1);
+        Ok(fastest.1)
+    }
+
     /// What is on the device.
     pub fn residency(&self) -> Residency {
         lock(&self.arena).residency()
@@ -168,7 +195,8 @@ impl Shader {
             };
             let members: Vec<usize> = (first..jobs.len()).filter(|&i| !done[i] && alike(&jobs[i])).collect();
             members.iter().for_each(|&member| done[member] = true);
-            let result = Merging::new(self, gpu, jobs, &mut tallies).and_then(|merging| merging.all(&members));
+            let result =
+                Merging::new(self, gpu, jobs, &mut tallies).and_then(|merging| merging.all(&members));
             if let Err(error) = result {
                 lock(&self.arena).clear();
                 return Err(error);
@@ -299,7 +327,9 @@ impl<'a, 'b> Merging<'a, 'b> {
                 Some(place) => place,
                 None => {
                     self.dispatch(arena)?;
-                    arena.place(self.gpu, job.columns, window, Some(job.gains))?.ok_or(GpuError::OutOfMemory)?
+                    arena
+                        .place(self.gpu, job.columns, window, Some(job.gains))?
+                        .ok_or(GpuError::OutOfMemory)?
                 }
             };
             self.parts.extend(parts(place));
@@ -374,43 +404,52 @@ impl<'a, 'b> Merging<'a, 'b> {
         let columns = job.columns.values().ncols();
         let groups = groups(columns);
         let (pieces, queries) = self.pieces(parts, groups);
-        let (segments, tiles) = tile::tiles(&pieces, &self.tuning, self.gpu.workgroups_max());
         let rows: usize = parts.iter().map(|part| part.rows).sum();
-        let parameters: Vec<Parameters> = (0..groups)
-            .step_by(DISPATCH_GROUPS_MAX)
-            .map(|first| parameters(job, groups, first))
-            .collect();
-        let programs: Vec<Arc<Program>> = parameters
-            .iter()
-            .map(|parameters| {
+        let parameters: Vec<Parameters> =
+            (0..groups).step_by(DISPATCH_GROUPS_MAX).map(|first| parameters(job, groups, first)).collect();
+        // Where one question is asked of a span, the place for a second one would be idle work.
+        let (single, several): (Vec<Piece>, Vec<Piece>) =
+            pieces.into_iter().partition(|piece| piece.rows == 1);
+        let one = Tuning { queries_per_lane: 1, ..self.tuning };
+        let mut dispatches = Vec::new();
+        for (pieces, tuning) in [(several, self.tuning), (single, one)] {
+            if pieces.is_empty() {
+                continue;
+            }
+            let (segments, tiles) = tile::tiles(&pieces, &tuning, self.gpu.workgroups_max());
+            let mut programs = Vec::with_capacity(parameters.len());
+            for parameters in &parameters {
                 let groups = (groups - parameters.first_group as usize).min(DISPATCH_GROUPS_MAX);
-                self.shader.program(self.gpu, &self.tuning, groups)
-            })
-            .collect::<Result<_, _>>()?;
-        let bindings: Vec<[Binding; 9]> = parameters
-            .iter()
-            .map(|parameters| {
-                [
+                programs.push(self.shader.program(self.gpu, &tuning, groups)?);
+            }
+            dispatches.push((segments, tiles, programs));
+        }
+        let mut bindings: Vec<[Binding; 9]> = Vec::new();
+        for (segments, tiles, _) in &dispatches {
+            for parameters in &parameters {
+                bindings.push([
                     Binding::Uniform(bytemuck::bytes_of(parameters)),
                     Binding::Keep(&buffers.embeddings),
                     Binding::Keep(&buffers.facts),
                     Binding::Keep(&buffers.gains),
                     Binding::Keep(&buffers.values),
                     Binding::Input(bytemuck::cast_slice(&queries)),
-                    Binding::Input(bytemuck::cast_slice(&segments)),
-                    Binding::Input(bytemuck::cast_slice(&tiles)),
-                    match parameters.first_group {
+                    Binding::Input(bytemuck::cast_slice(segments)),
+                    Binding::Input(bytemuck::cast_slice(tiles)),
+                    match bindings.len() {
                         0 => Binding::Sums((8 * rows * (ROW_HEAD + columns)) as u64),
                         _ => Binding::Earlier(0),
                     },
-                ]
-            })
-            .collect();
-        let workgroups = tiles.len() as u32;
+                ]);
+            }
+        }
+        let programs = dispatches
+            .iter()
+            .flat_map(|(_, tiles, programs)| programs.iter().map(move |p| (p, tiles.len() as u32)));
         let steps: Vec<Step> = bindings
             .iter()
-            .zip(&programs)
-            .map(|(bindings, program)| Step { program, bindings, workgroups })
+            .zip(programs)
+            .map(|(bindings, (program, workgroups))| Step { program, bindings, workgroups })
             .collect();
         self.gpu.submit(&Work { writes, steps: &steps, reads: &[] })
     }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 /// Work per lane and sizes of tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuning {
-    /// Lanes of a workgroup: 64, 128 or 256.
+    /// Lanes of a workgroup: 64, 128, or 256 with 64 rows.
     pub lanes: u32,
-    /// Packets in workgroup memory at a time, a multiple of 8 lanes' worth: 64 is the most that fits
-    /// the 16 KiB of any adapter.
+    /// Packets in workgroup memory at a time, 32 or 64: more would not fit the 16 KiB that any adapter
+    /// has.
     pub rows: u32,
     /// Questions that one lane holds in registers, 1 or 2.
     pub queries_per_lane: u32,
@@ -38,6 +38,8 @@ impl Tuning {
         matches!(self.lanes, 64 | 128 | 256)
             && matches!(self.rows, 32 | 64)
             && matches!(self.queries_per_lane, 1 | 2)
+            // What is added up at the end takes the packets' place in workgroup memory.
+            && 9 * self.rows >= 2 * self.lanes
             && (1 << 8..=1 << 24).contains(&self.lanes_wanted)
     }
 }
