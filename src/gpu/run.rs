@@ -4,7 +4,6 @@
 use super::pool::Usage;
 use super::times::{MARKS_BYTES, Marks};
 use super::{Gpu, GpuError, Program};
-use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -18,9 +17,11 @@ pub const RUNS_IN_FLIGHT: usize = 3;
 /// How long to wait for a callback after the work is done, and how often.
 const CALLBACK_WAIT: Duration = Duration::from_millis(20);
 const CALLBACK_WAITS_MAX: usize = 500;
-/// Bytes from which copies to and from mapped memory use all threads, and bytes of each part.
+/// Bytes from which copies to and from mapped memory use several threads, bytes that one thread takes
+/// at a time, and most threads: the memory of a large machine is not faster with more.
 const COPY_PARALLEL_BYTES: usize = 4 << 20;
 const COPY_PART_BYTES: usize = 1 << 20;
+const COPY_THREADS_MAX: usize = 8;
 
 /// A buffer that keeps its content between runs.
 pub struct Resident {
@@ -409,21 +410,33 @@ fn finish_oldest(running: &mut VecDeque<Running>) -> Result<(), GpuError> {
     running.pop_front().map_or(Ok(()), |oldest| oldest.finish(|_| ()).map(drop))
 }
 
-/// Into mapped memory; large ones by all threads, since one core does not fill the bus.
+/// Into mapped memory; large ones by several threads, since one core does not fill the bus. Not by
+/// rayon's: a worker that waits takes other work, which may want the same lock as its caller.
 fn copy_in(mut target: wgpu::WriteOnly<[u8]>, bytes: &[u8]) {
     if bytes.len() < COPY_PARALLEL_BYTES {
         return target.copy_from_slice(bytes);
     }
     let (parts, mut rest) = target.into_chunks::<COPY_PART_BYTES>();
     let (whole, end) = bytes.split_at(bytes.len() - rest.len());
-    let parts: Vec<wgpu::WriteOnly<[u8; COPY_PART_BYTES]>> = parts.into_iter().collect();
-    parts.into_par_iter().zip(whole.par_chunks(COPY_PART_BYTES)).for_each(|(part, bytes)| {
-        wgpu::WriteOnly::<[u8]>::from(part).copy_from_slice(bytes);
+    let mut parts = parts.into_iter().zip(whole.chunks(COPY_PART_BYTES));
+    let each = parts.len().div_ceil(copy_threads());
+    std::thread::scope(|scope| {
+        loop {
+            let share: Vec<_> = parts.by_ref().take(each).collect();
+            if share.is_empty() {
+                break;
+            }
+            scope.spawn(|| {
+                for (part, bytes) in share {
+                    wgpu::WriteOnly::<[u8]>::from(part).copy_from_slice(bytes);
+                }
+            });
+        }
+        rest.copy_from_slice(end);
     });
-    rest.copy_from_slice(end);
 }
 
-/// Out of mapped memory, as [`copy_in`].
+/// Out of mapped memory, as into it.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -432,6 +445,14 @@ pub fn copy_out(bytes: &[u8], target: &mut [u8]) {
     if bytes.len() < COPY_PARALLEL_BYTES {
         return target.copy_from_slice(bytes);
     }
-    let parts = target.par_chunks_mut(COPY_PART_BYTES).zip(bytes.par_chunks(COPY_PART_BYTES));
-    parts.for_each(|(target, part)| target.copy_from_slice(part));
+    let each = bytes.len().div_ceil(copy_threads());
+    std::thread::scope(|scope| {
+        for (target, bytes) in target.chunks_mut(each).zip(bytes.chunks(each)) {
+            scope.spawn(|| target.copy_from_slice(bytes));
+        }
+    });
+}
+
+fn copy_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(COPY_THREADS_MAX))
 }

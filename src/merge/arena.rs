@@ -388,7 +388,9 @@ impl Buffers {
     }
 
     fn release(self, gpu: &Gpu) {
-        [self.embeddings, self.facts, self.gains, self.values].map(|buffer| gpu.release(buffer));
+        for buffer in [self.embeddings, self.facts, self.gains, self.values] {
+            gpu.release(buffer);
+        }
     }
 }
 

@@ -34,7 +34,7 @@ const RUN_BYTES_MAX: u64 = 64 << 20;
 /// Repetitions of each candidate of a tuning run.
 const MEASURED_RUNS: usize = 3;
 /// Groups of value columns that one dispatch sums: more would not fit a lane's registers.
-const DISPATCH_GROUPS_MAX: usize = 4;
+pub const DISPATCH_GROUPS_MAX: usize = 4;
 
 /// The uniform of the shader.
 #[repr(C)]
