@@ -110,6 +110,8 @@ impl Engine {
     }
 
     fn find(&self, accelerator: &Accelerator, folder: Option<&Path>) -> Result<Found, GpuError> {
+        // What is measured must be what will run.
+        accelerator.tune_once()?;
         Calibration::find(self.machine(accelerator), folder, &Core(self), accelerator)
     }
 

@@ -13,7 +13,7 @@ mod instructions;
 mod known_answer;
 mod probe;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Accelerator, Tunings};
 pub use calibration::{Calibration, Size};
 pub use choose::{Side, merge_size};
 pub use instructions::Instructions;
@@ -24,7 +24,7 @@ use gather::{Gather, Present};
 
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
-use crate::gpu::GpuError;
+use crate::gpu::{GpuError, Times};
 use crate::merge::{self, Answer, Asking, Job, Question, Tallies};
 use ndarray::{Array2, ArrayView2};
 use std::sync::OnceLock;
@@ -222,6 +222,12 @@ impl Engine {
     pub fn forget_ran(&self) {
         self.ran_cpu.store(false, Ordering::Relaxed);
         self.ran_gpu.store(false, Ordering::Relaxed);
+    }
+
+    /// Time of the GPU's own work since this was last called, kernels and transfers apart; runs are
+    /// timed from the first call on. `None` where no GPU is open or it has no timestamps.
+    pub fn gpu_times(&self) -> Option<Times> {
+        self.accelerator.get().and_then(Option::as_ref).and_then(Accelerator::take_times)
     }
 
     fn on_cpu<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

@@ -60,10 +60,24 @@ fn a_lost_device_leaves_the_work_to_the_cpu() {
     let Some(engine) = on_gpu() else { return };
     assert_eq!(hex(&known_answer(&engine)), KNOWN_ANSWER);
     assert_eq!(engine.ran().backend, "gpu");
-    engine.accelerator.get().unwrap().as_ref().unwrap().gpu.lose();
+    let accelerator = engine.accelerator.get().unwrap().as_ref().unwrap();
+    assert!(accelerator.residency().packets > 0);
+    accelerator.gpu.lose();
     engine.forget_ran();
     assert_eq!(hex(&known_answer(&engine)), KNOWN_ANSWER);
     assert_eq!(engine.ran(), Ran { backend: "cpu", adapter: String::new(), threads: 1 });
+    // What fails first is not always the merge; one that does takes what was on the device with it.
+    let rows = ndarray::Array2::zeros((1, crate::limits::SLOTS));
+    let job = Job {
+        kernel: &crate::domain::Kernel { shift: 0, table: vec![0; crate::limits::KERNEL_ENTRIES] },
+        columns: &crate::merge::Columns::new(rows.clone(), vec![1], ndarray::Array2::zeros((1, 1))),
+        gains: &[1],
+        queries: rows.view(),
+        spans: &[crate::merge::Span { queries: 0..1, packets: 0..1 }],
+        skip: true,
+    };
+    assert!(accelerator.merge(&job).is_err());
+    assert_eq!(accelerator.residency().packets, 0);
 }
 
 #[test]

@@ -301,7 +301,7 @@ impl Batch {
     }
     /// Bytes of memory behind the rows, about.
     pub fn bytes(&self) -> usize {
-        let row = SLOTS + 2 + 2 * self.columns.values().ncols() + 8 + 4 + 32 + size_of::<Kind>() + 1 + 2;
+        let row = self.columns.row_bytes() + 8 + 4 + 32 + size_of::<Kind>() + 1 + 2;
         let run = size_of::<(u32, Range<usize>)>();
         self.len() * row + self.runs() * run + self.authors.len() * 32
     }

@@ -88,6 +88,10 @@ impl Columns {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Bytes of memory per packet, about.
+    pub fn row_bytes(&self) -> usize {
+        271 + 4 * self.rows.values.ncols()
+    }
     /// Packets x 128.
     pub fn embeddings(&self) -> ArrayView2<'_, i8> {
         self.rows.embeddings.view()

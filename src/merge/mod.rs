@@ -7,6 +7,7 @@
 //! [`warm`] keeps both from ask to ask, with the same answers.
 
 pub mod answer;
+pub mod arena;
 pub mod batch;
 mod block;
 pub mod columns;
@@ -23,6 +24,7 @@ mod stretch;
 pub mod synthesis;
 pub mod tally;
 pub mod tile;
+pub mod tuning;
 pub mod warm;
 
 pub use answer::{Answer, Asking, Estimate, Question, answer};
@@ -33,6 +35,7 @@ pub use live::{Live, lineage_root, live};
 pub use stretch::is_small;
 pub use synthesis::{Situation, synthesis};
 pub use tally::{Tallies, Tally};
+pub use tuning::Tuning;
 pub use warm::Warm;
 
 #[cfg(test)]
