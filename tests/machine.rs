@@ -29,6 +29,18 @@ fn bench_prints_one_checked_record() {
 }
 
 #[test]
+fn bench_takes_the_instructions_that_are_named() {
+    for name in ["scalar", "portable"] {
+        let output = qis(&["bench", "fingerprint", "--packets", "50", "--instructions", name, "--json"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(json(&output)["instructions"], name);
+    }
+    let output = qis(&["bench", "fingerprint", "--instructions", "none"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("scalar, portable"));
+}
+
+#[test]
 fn an_adapter_that_is_not_there_is_a_clear_failure() {
     let output =
         qis(&["bench", "merge", "--packets", "5", "--backend", "gpu", "--adapter", "no such adapter"]);

@@ -39,7 +39,7 @@ pub struct Record {
     /// Empty on the CPU.
     pub adapter: String,
     pub threads: usize,
-    /// `avx2`, or `scalar` for the law; empty where only the GPU ran.
+    /// `avx2`, `portable`, or `scalar` for the law; empty where only the GPU ran.
     pub instructions: &'static str,
     /// Packets of a fingerprint run, query-packet pairs of a merge.
     pub items: u64,

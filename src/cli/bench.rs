@@ -2,6 +2,7 @@
 
 use super::{Compute, Failure, output};
 use crate::bench::{COLUMNS, Plan, Record, Task, measure};
+use crate::engine::Instructions;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Measure the plain CPU code that all others must equal, instead of the fastest
     #[arg(long, conflicts_with_all = ["backend", "adapter"])]
     law: bool,
+    /// Code of the CPU's part: scalar, portable or avx2 [default: the fastest that this processor has]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["backend", "adapter", "law"])]
+    instructions: Option<String>,
     /// One JSON object on one line
     #[arg(long)]
     json: bool,
@@ -49,6 +53,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     if arguments.law {
         engine = engine.with_law();
     }
+    if let Some(name) = &arguments.instructions {
+        engine = engine.with_instructions(instructions(name)?);
+    }
     let record = measure(&engine, plan).map_err(Failure::failed)?;
     if arguments.json {
         output::json(&record);
@@ -56,6 +63,17 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         print(&plan, &record);
     }
     Ok(())
+}
+
+/// # Errors
+/// This processor has none of that name.
+fn instructions(name: &str) -> Result<Instructions, Failure> {
+    let available = Instructions::available();
+    let found = available.iter().find(|instructions| instructions.name() == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<&str> = available.iter().map(|instructions| instructions.name()).collect();
+        Failure::usage(format!("--instructions {name}: this processor has {}", names.join(", ")))
+    })
 }
 
 fn print(plan: &Plan, record: &Record) {

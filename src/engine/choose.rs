@@ -223,7 +223,7 @@ impl Probe for Core<'_> {
     fn embed(&self, metric: &Metric, signals: ArrayView2<i8>) -> Result<Duration, GpuError> {
         let mut out = Array2::zeros(signals.dim());
         timed(|| {
-            self.0.install(|| crate::embed::cpu::embed(metric, signals, out.view_mut()));
+            self.0.install(|| self.0.instructions.embed(metric, signals, out.view_mut()));
             Ok(())
         })
     }

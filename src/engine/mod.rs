@@ -103,13 +103,19 @@ impl Engine {
     }
 
     /// The same threads with nothing but the law, to compare with.
-    pub fn with_law(mut self) -> Engine {
+    pub fn with_law(self) -> Engine {
+        self.with_instructions(Instructions::Scalar)
+    }
+
+    /// The same threads on the CPU with these instructions, one of [`Instructions::available`].
+    pub fn with_instructions(mut self, instructions: Instructions) -> Engine {
+        assert!(Instructions::available().contains(&instructions), "instructions this processor has");
         self.backend = Backend::Cpu;
-        self.instructions = Instructions::Scalar;
+        self.instructions = instructions;
         self
     }
 
-    /// What fingerprints and merges are computed with where they run on the CPU.
+    /// What embeddings, fingerprints and merges are computed with where they run on the CPU.
     pub fn instructions(&self) -> Instructions {
         self.instructions
     }
@@ -126,7 +132,7 @@ impl Engine {
         let size = |_: Option<&Accelerator>| Size::Embed { rows: rows as u64 };
         let accelerator = if measured { self.accelerator_for(rows, size) } else { None };
         if self.on_gpu(accelerator, |gpu| gpu.embed(metric, signals, out.view_mut())).is_none() {
-            self.on_cpu(|| crate::embed::cpu::embed(metric, signals, out.view_mut()));
+            self.on_cpu(|| self.instructions.embed(metric, signals, out.view_mut()));
         }
         out
     }

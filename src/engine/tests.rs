@@ -12,6 +12,16 @@ fn the_cpu_gives_the_known_answer_whatever_the_threads() {
 }
 
 #[test]
+fn all_instructions_give_the_known_answer() {
+    let choice = Choice { backend: Backend::Cpu, adapter: None, threads: Some(2) };
+    for instructions in Instructions::available() {
+        let engine = Engine::new(&choice).unwrap().with_instructions(instructions);
+        assert_eq!(hex(&known_answer(&engine)), KNOWN_ANSWER, "{}", instructions.name());
+        assert_eq!(engine.instructions(), instructions);
+    }
+}
+
+#[test]
 fn a_name_that_fits_no_adapter_is_refused_with_a_list() {
     for backend in [Backend::Gpu, Backend::Auto] {
         let choice = Choice { backend, adapter: Some("no such adapter".into()), threads: Some(1) };
