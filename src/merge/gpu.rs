@@ -201,8 +201,7 @@ impl Shader {
             };
             let members: Vec<usize> = (first..jobs.len()).filter(|&i| !done[i] && alike(&jobs[i])).collect();
             members.iter().for_each(|&member| done[member] = true);
-            let result =
-                Merging::new(self, gpu, jobs, &mut tallies).and_then(|merging| merging.all(&members));
+            let result = Merging::new(self, gpu, jobs, &mut tallies).all(&members);
             if let Err(error) = result {
                 lock(&self.arena).clear();
                 return Err(error);
@@ -284,9 +283,9 @@ impl<'a, 'b> Merging<'a, 'b> {
         gpu: &'a Gpu,
         jobs: &'a [Job<'b>],
         tallies: &'a mut [Tallies],
-    ) -> Result<Merging<'a, 'b>, GpuError> {
+    ) -> Merging<'a, 'b> {
         let (flights, parts) = (VecDeque::new(), VecDeque::new());
-        Ok(Merging { shader, gpu, jobs, tallies, tuning: shader.tuning(), flights, parts })
+        Merging { shader, gpu, jobs, tallies, tuning: shader.tuning(), flights, parts }
     }
 
     fn all(mut self, members: &[usize]) -> Result<(), GpuError> {
