@@ -59,10 +59,11 @@ fn vectors_are_exact_at_their_bounds() {
                 }
                 rows.push(x.map(|x| if x < 0.0 { -127 } else { 127 }));
                 // The other parity.
-                rows.extend(rows[rows.len() - 4..].to_vec().into_iter().map(|mut row| {
+                for index in rows.len() - 4..rows.len() {
+                    let mut row = rows[index];
                     row[slot] -= row[slot].signum();
-                    row
-                }));
+                    rows.push(row);
+                }
             }
         }
     }
@@ -108,6 +109,7 @@ enum Kind {
     OneHot,
 }
 
+#[allow(clippy::needless_range_loop, reason = "an index stands for a slot of both")]
 fn pair(kind: Kind, random: &mut impl Rng) -> [[i8; SLOTS]; 2] {
     let mut pair = [[0; SLOTS]; 2];
     let share: f64 = random.random();

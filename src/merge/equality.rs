@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const FAST: [(&str, fn(&Job) -> Tallies); 2] = [("SIMD", simd::merge), ("plain Rust", lanes::merge)];
+type Merge = fn(&Job) -> Tallies;
+const FAST: [(&str, Merge); 2] = [("SIMD", simd::merge), ("plain Rust", lanes::merge)];
 
 struct Case {
     kernel: Kernel,

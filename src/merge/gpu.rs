@@ -5,8 +5,8 @@
 //! become runs of rows, short enough for a dispatch, and each run becomes tiles ([`super::tile`]).
 //! Tallies of windows and runs add up, since they are exact.
 
-use super::columns::Columns;
 use super::arena::{Arena, Place, Residency, State, groups};
+use super::columns::Columns;
 use super::cpu::Job;
 use super::tally::{ROW_HEAD, Tallies};
 use super::tile::{self, Piece};
