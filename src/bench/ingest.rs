@@ -66,14 +66,15 @@ pub(super) fn measure(engine: &Engine, plan: &Plan) -> Result<Record, BenchError
         None => Ok(()),
     })?;
     engine.forget_ran();
-    let times =
-        record::repeat(|| ingest.run(PacketFile::open(&path)?, |_| Ok::<(), BenchError>(())).map(drop))?;
+    let times = record::repeat(plan, || {
+        ingest.run(PacketFile::open(&path)?, |_| Ok::<(), BenchError>(())).map(drop)
+    })?;
     let columns = COLUMNS_PER_OUTCOME * outcomes;
     let bytes = items * (PACKET_BYTES + SLOTS + FINGERPRINT_BYTES + 2 + 2 * columns) as u64;
     let record = Record::new(plan, engine, items, bytes, times);
 
-    let reading = record::repeat(|| read(&path))?.per_second(items);
-    let (resident, computing) = compute(ingest, &path)?;
+    let reading = record::repeat(plan, || read(&path))?.per_second(items);
+    let (resident, computing) = compute(plan, ingest, &path)?;
     let computing = computing.per_second(resident);
     let (name, value) = match reading < computing {
         true => ("reading the file", reading),
@@ -124,7 +125,7 @@ fn read(path: &Path) -> Result<(), BenchError> {
 }
 
 /// All but reading, over the first blocks of the file: number of their packets, and the times.
-fn compute(ingest: Ingest, path: &Path) -> Result<(u64, record::Times), BenchError> {
+fn compute(plan: &Plan, ingest: Ingest, path: &Path) -> Result<(u64, record::Times), BenchError> {
     let mut file = PacketFile::open(path)?;
     let mut blocks = vec![];
     let mut packets = 0;
@@ -137,7 +138,7 @@ fn compute(ingest: Ingest, path: &Path) -> Result<(u64, record::Times), BenchErr
         blocks.push(bytes);
     }
     let mut workshop = Workshop::new(ingest);
-    let times = record::repeat(|| {
+    let times = record::repeat(plan, || {
         blocks.iter().try_for_each(|bytes| workshop.block(path, 0, bytes).map(drop)).map_err(BenchError::from)
     })?;
     Ok((packets, times))

@@ -31,12 +31,13 @@ pub struct Limits {
 /// Bytes of the multiply-adds' operands: well inside the first cache.
 const OPERAND_BYTES: usize = 4_096;
 /// Bytes that all threads together read from memory, more than the caches of servers hold.
-const MEMORY_BYTES: usize = 512 << 20;
+const MEMORY_BYTES: usize = 256 << 20;
+/// One repetition, and all of them, take at least this much processor time.
 const REPETITION: Duration = Duration::from_millis(2);
-const REPETITIONS: usize = 24;
+const REPETITIONS: Duration = Duration::from_millis(50);
 
 impl Limits {
-    /// Measures with all threads of the engine, in about a fifth of a second.
+    /// Measures with all threads of the engine, in less than half a second.
     pub fn measure(engine: &Engine) -> Limits {
         let threads = engine.install(rayon::current_num_threads);
         Limits {
@@ -93,7 +94,8 @@ fn best_rate<W: FnMut() -> u64>(engine: &Engine, prepare: impl Fn() -> W + Sync)
             work();
             barrier.wait();
             let mut best = 0.0f64;
-            for _ in 0..REPETITIONS {
+            let first = ThreadTime::now();
+            while first.elapsed() < REPETITIONS {
                 let (began, mut units) = (ThreadTime::now(), 0);
                 let mut passed = Duration::ZERO;
                 while passed < REPETITION {
@@ -193,33 +195,59 @@ fn sum_lines(memory: &[[u64; 8]]) -> u64 {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "an index stands for a register in several arrays")]
 mod avx2 {
+    //! Without closures around the instructions: what is not inlined here is compiled without AVX2.
+
+    use super::ADDITION_PASSES;
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2")]
     pub fn multiply_adds(rows: &[[i8; 32]]) -> i32 {
-        let widen = |half: usize, row: &[i8; 32]| {
-            let half: [i8; 16] = std::array::from_fn(|i| row[16 * half + i]);
-            _mm256_cvtepi8_epi16(bytemuck::cast(half))
-        };
         // Operands as a kernel has them that widens once for many uses.
-        let fixed: [__m256i; 4] = std::array::from_fn(|i| widen(0, &rows[i % rows.len()]));
+        let mut fixed = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            fixed[i] = widen(&rows[i % rows.len()], 0);
+        }
         let mut sums = [_mm256_setzero_si256(); 8];
         for row in rows {
             for half in 0..2 {
-                let row = widen(half, row);
-                for (sum, fixed) in sums[4 * half..].iter_mut().zip(fixed) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(row, fixed));
+                let row = widen(row, half);
+                for i in 0..4 {
+                    let sum = &mut sums[4 * half + i];
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(row, fixed[i]));
                 }
             }
         }
-        let sums: [[i32; 8]; 8] = sums.map(|sum| bytemuck::cast(sum));
-        sums.as_flattened().iter().sum()
+        let sums: [i32; 64] = bytemuck::cast(sums);
+        sums.iter().sum()
+    }
+
+    /// 16 slots of a row in 16 bits each.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn widen(row: &[i8; 32], half: usize) -> __m256i {
+        let halves: [__m128i; 2] = bytemuck::cast(*row);
+        _mm256_cvtepi8_epi16(halves[half])
     }
 
     #[target_feature(enable = "avx2")]
     pub fn additions(numbers: [i16; 128]) -> i16 {
-        super::butterflies(numbers)
+        let mut x: [__m256i; 8] = bytemuck::cast(numbers);
+        for _ in 0..ADDITION_PASSES {
+            for stage in 0..7 {
+                let stride = 1 << (stage % 3);
+                for i in 0..8 {
+                    if i & stride == 0 {
+                        let (a, b) = (x[i], x[i + stride]);
+                        x[i] = _mm256_add_epi16(a, b);
+                        x[i + stride] = _mm256_sub_epi16(a, b);
+                    }
+                }
+            }
+        }
+        let x: [i16; 128] = bytemuck::cast(x);
+        x.iter().fold(0, |sum, &x| sum.wrapping_add(x))
     }
 
     #[target_feature(enable = "avx2")]

@@ -29,6 +29,7 @@ pub use workload::{OUTCOMES, Workload};
 use crate::engine::Engine;
 use crate::packet::FileError;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -65,6 +66,8 @@ pub struct Plan {
     pub file: Option<PathBuf>,
     /// Whether ingest checks signatures.
     pub signatures: bool,
+    /// How long the work is repeated; five times at least.
+    pub time: Duration,
 }
 
 impl Plan {
@@ -81,6 +84,7 @@ impl Plan {
             inputs: None,
             file: None,
             signatures: false,
+            time: Duration::from_secs(1),
         }
     }
 }

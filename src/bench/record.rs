@@ -87,17 +87,16 @@ pub struct Times {
 /// Repetitions: enough for a median, no more than a short wait.
 const REPETITIONS_MIN: usize = 5;
 const REPETITIONS_MAX: usize = 1_001;
-const TIME_ENOUGH: Duration = Duration::from_millis(1_000);
 
-/// Does the work several times, after one that is not timed.
+/// Does the work several times, for as long as the plan says, after one that is not timed.
 ///
 /// # Errors
 /// The first error of the work.
-pub fn repeat<E>(mut work: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
+pub fn repeat<E>(plan: &Plan, mut work: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
     work()?;
     let began = Instant::now();
     let mut times: Vec<(Duration, Duration)> = Vec::new();
-    while times.len() < REPETITIONS_MIN || (times.len() < REPETITIONS_MAX && began.elapsed() < TIME_ENOUGH) {
+    while times.len() < REPETITIONS_MIN || (times.len() < REPETITIONS_MAX && began.elapsed() < plan.time) {
         let (wall, processor) = (Instant::now(), ProcessTime::now());
         work()?;
         times.push((wall.elapsed(), processor.elapsed()));
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn the_first_error_ends_it() {
         let mut count = 0;
-        let result = repeat(|| {
+        let result = repeat(&Plan::new(Task::Merge), || {
             count += 1;
             if count == 3 { Err("third") } else { Ok(()) }
         });
@@ -182,7 +181,7 @@ mod tests {
     #[test]
     fn work_is_repeated_enough_and_not_forever() {
         let mut count = 0;
-        let times = repeat(|| {
+        let times = repeat(&Plan::new(Task::Merge), || {
             count += 1;
             Ok::<(), ()>(())
         });

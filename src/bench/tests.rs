@@ -10,7 +10,8 @@ const LIMITS: Limits = Limits { threads: 1, multiply_adds: 1e12, additions: 1e12
 
 fn small(task: Task) -> Plan {
     let addresses = (task == Task::Ragged).then_some(20);
-    Plan { packets: Some(100), queries: Some(3), addresses, ..Plan::new(task) }
+    let time = Duration::from_millis(20);
+    Plan { packets: Some(100), queries: Some(3), addresses, time, ..Plan::new(task) }
 }
 
 #[test]

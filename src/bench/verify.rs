@@ -25,8 +25,9 @@ pub(super) fn measure(engine: &Engine, plan: &Plan) -> Result<Record, BenchError
         return Err(BenchError::differs(engine, row));
     }
     engine.forget_ran();
-    let batch = record::repeat(|| all_good(engine, engine.install(|| verify_batch(black_box(&packets)))))?;
-    let single = record::repeat(|| all_good(engine, one_by_one(engine, black_box(&packets))))?;
+    let batch =
+        record::repeat(plan, || all_good(engine, engine.install(|| verify_batch(black_box(&packets)))))?;
+    let single = record::repeat(plan, || all_good(engine, one_by_one(engine, black_box(&packets))))?;
     let items = count as u64;
     let record = Record::new(plan, engine, items, items * PACKET_BYTES as u64, batch);
     let single = Some(single.per_cpu_second(items));

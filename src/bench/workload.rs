@@ -166,7 +166,7 @@ pub(super) fn measure(engine: &Engine, limits: &Limits, plan: &Plan) -> Result<R
         return Err(BenchError::differs(engine, row));
     }
     engine.forget_ran();
-    let Ok(times) = record::repeat(|| {
+    let Ok(times) = record::repeat(plan, || {
         workload.run(engine);
         Ok::<(), Infallible>(())
     });

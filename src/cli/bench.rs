@@ -4,6 +4,7 @@ use super::{Compute, Failure, output};
 use crate::bench::{BenchError, Clock, InputError, Limits, Plan, QUERY_PACKETS, Record, Task, measure};
 use clap::value_parser;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// `ingest`: check the signatures too
     #[arg(long)]
     signatures: bool,
+    /// How long the work is repeated, at least five times
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
     #[command(flatten)]
     compute: Compute,
     /// Measure the plain CPU code that all others must equal, instead of the fastest
@@ -62,6 +66,11 @@ enum TaskName {
     Ingest,
     /// Signatures, in batches and one by one
     Verify,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=600.0).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds from 0 to 600".into())
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -134,6 +143,7 @@ impl Arguments {
             inputs: self.inputs.clone(),
             file: self.input.clone(),
             signatures: self.signatures,
+            time: Duration::from_secs_f64(self.seconds),
             ..default
         };
         if task != Task::Query || plan.packets.is_some() {
@@ -155,7 +165,7 @@ fn print_limits(limits: &Limits) {
 }
 
 fn print(record: &Record) {
-    let Record { task, items, packets, threads, .. } = record;
+    let Record { task, items, threads, .. } = record;
     let adapter = if record.adapter.is_empty() { String::new() } else { format!(" on {}", record.adapter) };
     let instructions = match record.instructions {
         "" => String::new(),
@@ -171,12 +181,9 @@ fn print(record: &Record) {
     output::line(&format!("bytes    {}", record.bytes));
     output::line("checked  equal to the scalar law");
     if let Some(share) = record.weightless_share {
-        let skip =
-            if record.skip == Some(true) { "blocks of them may be skipped" } else { "none is skipped" };
-        output::line(&format!(
-            "skipping {:.1}% of {packets} packets weigh nothing to a question; {skip}",
-            100.0 * share
-        ));
+        let all =
+            if record.skip == Some(true) { "blocks of them may be skipped" } else { "each is computed" };
+        output::line(&format!("skipping {:.1}% of the pairs weigh nothing; {all}", 100.0 * share));
     }
     output::line(&format!(
         "time     {:.3} ms, {:.3} ms CPU (median of {})",
