@@ -2,6 +2,7 @@
 """What a user would pick instead of the engine, at the same work on the same numbers.
 
     peers.py --gen DIR                       write the inputs (.npy) that `qis bench --inputs` reads
+    peers.py --table FILE                    the table that benches/peers.sh ends in
     peers.py --task A --list                 names of the peers of a task
     peers.py --task B --peer torch --inputs DIR
                                              measure one peer: one JSON object on one line
@@ -498,8 +499,48 @@ def measure(task, name, inputs, seconds):
         "items_per_cpu_second": items / max(1e-9, float(np.median(processor))),
         "repetitions": len(wall),
         "error": error(task, inputs, result),
+        "packets": len(inputs.X if task == "A" else inputs.P),
         "remark": REMARKS[task, name],
     }
+
+
+# ---------------------------------------------------------------------------------------- the table
+
+
+def table(path):
+    """One row for each task and peer: medians over the rounds, each ratio of runs side by side."""
+    with open(path) as file:
+        lines = [json.loads(line) for line in file]
+    runs = {}
+    for one, engine in zip(lines, lines[1:]):
+        if "peer" in one and "peer" not in engine:
+            key = one["task"] + (f" {one['packets']:,}" if one["task"] == "D" else "")
+            runs.setdefault(key, {}).setdefault(one["peer"], []).append((one, engine))
+    form = "{:<10} {:<20} {:>12} {:>12} {:>8}  {}"
+    print(form.format("task", "peer", "its M/CPU s", "engine's", "ratio", "remark"))
+    summary = []
+    for task, peers in runs.items():
+        rows = []
+        for name, pairs in peers.items():
+            rate = np.median([one["items_per_cpu_second"] for one, _ in pairs])
+            engine = np.median([engine["items_per_cpu_second"] for _, engine in pairs])
+            ratio = np.median([e["items_per_cpu_second"] / one["items_per_cpu_second"] for one, e in pairs])
+            rows.append((rate, name, engine, ratio, pairs[0][0]["remark"]))
+        rows.sort(reverse=True)
+        for rate, name, engine, ratio, remark in rows:
+            rates = (f"{rate / 1e6:.3f}", f"{engine / 1e6:.3f}", f"{ratio:.2f}")
+            print(form.format(task, name, *rates, remark).rstrip())
+        fraction = [e["fraction_of_limit"] for pairs in peers.values() for _, e in pairs if e["limit"]]
+        limit = next((e["limit"]["name"] for pairs in peers.values() for _, e in pairs if e["limit"]), None)
+        of_limit = f"; {100 * np.median(fraction):.0f}% of the limit ({limit})" if limit else ""
+        summary.append(f"{task}: {rows[0][3]:.2f} times the fastest peer that ran ({rows[0][1]}){of_limit}")
+    print()
+    print("\n".join(summary))
+    print()
+    print("Items are packets for A, query-packet pairs for B, C and D; M per second of processor time.")
+    print("A: the peers' projection is a dense matrix of 256 x 128, the engine's three rounds of signs and")
+    print("Walsh-Hadamard transforms. B, C, D: the peers compute in float32 with one case a packet; the")
+    print("engine's sums are exact integers, with gains and cases as factors, and equal to the scalar law.")
 
 
 def main():
@@ -514,9 +555,12 @@ def main():
     parser.add_argument("--queries", type=int, default=1_000, help="with --gen: questions of B")
     parser.add_argument("--addresses", type=int, default=10_000, help="with --gen: mailboxes of C")
     parser.add_argument("--mean", type=int, default=100, help="with --gen: mean packets of a mailbox of C")
+    parser.add_argument("--table", metavar="FILE", help="the table of what benches/peers.sh has gathered")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long to repeat")
     a = parser.parse_args()
-    if a.gen:
+    if a.table:
+        table(a.table)
+    elif a.gen:
         generate(a.gen, a.fingerprints, a.queries, a.packets or 100_000, a.addresses, a.mean)
     elif a.task and a.list:
         print("\n".join(PEERS[a.task]))
@@ -526,7 +570,7 @@ def main():
         except ImportError as problem:
             sys.exit(f"{a.peer} is not installed: {problem}")
     else:
-        parser.error("--gen DIR, --task T --list, or --task T --peer NAME --inputs DIR")
+        parser.error("--gen DIR, --table FILE, --task T --list, or --task T --peer NAME --inputs DIR")
 
 
 if __name__ == "__main__":
