@@ -91,17 +91,17 @@ fn best_rate<W: FnMut() -> u64>(engine: &Engine, prepare: impl Fn() -> W + Sync)
     engine.install(|| {
         rayon::broadcast(|_| {
             let mut work = prepare();
-            work();
+            // Asking for the time takes as long as a hundred thousand additions: many works to a
+            // repetition.
+            let mut works = 1;
+            while timed(&mut work, works).1 < REPETITION {
+                works *= 2;
+            }
             barrier.wait();
             let mut best = 0.0f64;
             let first = ThreadTime::now();
             while first.elapsed() < REPETITIONS {
-                let (began, mut units) = (ThreadTime::now(), 0);
-                let mut passed = Duration::ZERO;
-                while passed < REPETITION {
-                    units += work();
-                    passed = began.elapsed();
-                }
+                let (units, passed) = timed(&mut work, works);
                 best = best.max(units as f64 / passed.as_secs_f64());
             }
             if let Ok(mut rates) = rates.lock() {
@@ -111,6 +111,13 @@ fn best_rate<W: FnMut() -> u64>(engine: &Engine, prepare: impl Fn() -> W + Sync)
     });
     let rates = rates.into_inner().unwrap_or_default();
     rates.iter().sum::<f64>() / rates.len().max(1) as f64
+}
+
+/// Units of so many works, and the processor time of this thread.
+fn timed(work: &mut impl FnMut() -> u64, works: usize) -> (u64, Duration) {
+    let began = ThreadTime::now();
+    let units = (0..works).map(|_| work()).sum();
+    (units, began.elapsed())
 }
 
 /// Every byte of the operands is multiplied with this many others.
