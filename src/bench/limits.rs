@@ -165,8 +165,8 @@ fn sum(memory: &[[u64; 8]]) -> u64 {
     sum_lines(memory)
 }
 
-/// Plain code that the compiler turns into the widest vectors that the caller may use.
-#[inline(always)]
+/// Plain code that the compiler turns into vectors.
+#[allow(clippy::needless_range_loop, reason = "an index stands for a lane of several registers")]
 fn butterflies(numbers: [i16; 128]) -> i16 {
     // Eight vectors of 16 numbers: they fit the registers with room for the differences.
     let mut x: [[i16; 16]; 8] = bytemuck::cast(numbers);
@@ -186,6 +186,7 @@ fn butterflies(numbers: [i16; 128]) -> i16 {
     x.as_flattened().iter().fold(0, |sum, &x| sum.wrapping_add(x))
 }
 
+/// Plain code that the compiler turns into the widest vectors that the caller may use.
 #[inline(always)]
 fn sum_lines(memory: &[[u64; 8]]) -> u64 {
     let mut sums = [[0u64; 8]; 4];

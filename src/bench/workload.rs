@@ -34,7 +34,7 @@ const CHECKED_PAIRS: u64 = 4_000_000;
 pub enum Workload {
     /// Embeddings to fingerprint.
     Fingerprint(Array2<i8>),
-    Merge(Merge),
+    Merge(Box<Merge>),
 }
 
 /// Packets of some mailboxes and questions to them.
@@ -58,8 +58,8 @@ impl Workload {
     pub fn new(plan: &Plan) -> Result<Workload, BenchError> {
         match plan.task {
             Task::Fingerprint => fingerprints(plan).map(Workload::Fingerprint),
-            Task::Merge | Task::Query => dense(plan).map(Workload::Merge),
-            Task::Ragged => ragged(plan).map(Workload::Merge),
+            Task::Merge | Task::Query => dense(plan).map(|merge| Workload::Merge(Box::new(merge))),
+            Task::Ragged => ragged(plan).map(|merge| Workload::Merge(Box::new(merge))),
             Task::Ingest | Task::Verify => unreachable!("{:?} makes packets", plan.task),
         }
     }
