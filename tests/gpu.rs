@@ -6,6 +6,7 @@
 use ndarray::{Array2, ArrayView2, s};
 use proptest::prelude::*;
 use qis::domain::{Kernel, Metric};
+use qis::engine::calibration::{Calibration, Costs, Machine, RowCost, VERSION};
 use qis::engine::{Accelerator, Backend, Choice, Engine, KNOWN_ANSWER, known_answer};
 use qis::fingerprint::Fingerprint;
 use qis::gpu::GpuError;
@@ -43,8 +44,11 @@ const FINGERPRINTS: [(&str, FingerprintKernel); 2] =
     [("scalar", qis::fingerprint::cpu::fingerprint), ("SIMD", qis::fingerprint::simd::fingerprint)];
 
 /// Merges on the CPU.
-const MERGES: [(&str, MergeKernel); 2] =
-    [("scalar", qis::merge::cpu::merge), ("SIMD", qis::merge::simd::merge)];
+const MERGES: [(&str, MergeKernel); 3] = [
+    ("scalar", qis::merge::cpu::merge),
+    ("SIMD", qis::merge::simd::merge),
+    ("plain Rust", qis::merge::lanes::merge),
+];
 
 /// A fixed sequence that repeats with no small period.
 struct Numbers(u64);
@@ -524,13 +528,27 @@ fn the_engine_says_what_ran() {
     assert_eq!(qis::packet::hex(&known_answer(&engine)), KNOWN_ANSWER);
     assert_eq!((engine.ran().backend, engine.ran().adapter.as_str()), ("gpu", gpu.name()));
 
-    // Small jobs of `auto` stay on the CPU, a large one goes to the GPU.
-    let engine = Engine::new(&choice(Backend::Auto)).unwrap();
-    assert_eq!(qis::packet::hex(&known_answer(&engine)), KNOWN_ANSWER);
-    assert_eq!((engine.ran().backend, engine.ran().adapter.as_str()), ("cpu", ""));
-    let embeddings = Numbers(30).slots(qis::engine::AUTO_GPU_ROWS_MIN, Style::Near);
-    let fingerprints = engine.fingerprint(embeddings.view());
-    let expected = naive_fingerprint(&embeddings.slice(s![-3.., ..]).to_owned());
-    assert_eq!(fingerprints[fingerprints.len() - 3..], expected[..]);
-    assert_eq!(engine.ran().backend, "cpu+gpu");
+    // `auto` goes by the predictions for the job at hand, and small ones need none.
+    let auto = || Engine::new(&choice(Backend::Auto)).unwrap();
+    assert_eq!(qis::packet::hex(&known_answer(&auto())), KNOWN_ANSWER);
+    let row = |fixed_s, row_s| RowCost { fixed_s, row_s };
+    let calibration = Calibration {
+        version: VERSION,
+        machine: Machine {
+            adapter: String::new(),
+            driver: String::new(),
+            instructions: String::new(),
+            threads: 1,
+        },
+        cpu: Costs { fingerprint: row(0.0, 1e-6), ..Costs::default() },
+        gpu: Costs { fingerprint: row(1e-3, 1e-8), ..Costs::default() },
+    };
+    for (rows, side) in [(1_000, "cpu"), (2_000, "gpu")] {
+        let engine = auto().with_calibration(calibration.clone());
+        let embeddings = Numbers(30).slots(rows, Style::Near);
+        let fingerprints = engine.fingerprint(embeddings.view());
+        let expected = naive_fingerprint(&embeddings.slice(s![-3.., ..]).to_owned());
+        assert_eq!(fingerprints[fingerprints.len() - 3..], expected[..]);
+        assert_eq!(engine.ran().backend, side);
+    }
 }

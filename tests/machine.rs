@@ -51,3 +51,38 @@ fn doctor_fails_with_exit_code_1_and_a_remedy() {
     let cpu = checks.iter().find(|check| check["name"] == "known answer on the CPU").unwrap();
     assert_eq!(cpu["status"], "passed");
 }
+
+/// Against a software adapter the CPU wins nearly always, and the model must know it.
+#[test]
+fn the_crossover_is_measured_kept_and_predicted() {
+    let cache = tempfile::tempdir().unwrap();
+    let adapter = std::env::var("QIS_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".into());
+    let output = Command::new(env!("CARGO_BIN_EXE_qis"))
+        .args(["bench", "crossover", "--json", "--threads", "1", "--adapter", &adapter])
+        .env("XDG_CACHE_HOME", cache.path())
+        .output()
+        .expect("the binary runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(1) && errors.contains("no GPU adapter") {
+        assert_ne!(std::env::var("QIS_REQUIRE_GPU").as_deref(), Ok("1"), "an adapter is required");
+        return eprintln!("GPU TEST SKIPPED: no adapter");
+    }
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let points: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(points.len() >= 8, "{lines}");
+    for point in &points {
+        for field in ["cpu_measured_s", "cpu_predicted_s", "gpu_measured_s", "gpu_predicted_s"] {
+            assert!(point[field].as_f64().unwrap() >= 0.0, "{field} {point}");
+        }
+        assert_eq!((&point["task"], &point["checked"]), (&"crossover".into(), &true.into()));
+    }
+    if adapter.contains("llvmpipe") {
+        let cpu = points.iter().filter(|point| point["chosen"] == "cpu").count();
+        assert!(10 * cpu >= 8 * points.len(), "{lines}");
+    }
+    let kept: Vec<_> = std::fs::read_dir(cache.path().join("qis")).unwrap().collect();
+    assert_eq!(kept.len(), 1, "one calibration is kept");
+    assert_eq!(qis(&["bench", "crossover", "--backend", "cpu"]).status.code(), Some(2));
+}

@@ -13,6 +13,7 @@
 //! | ingest | packet file -> columns, embeddings, fingerprints | packets |
 //! | verify | signatures, in batches and one by one | packets |
 
+pub mod crossover;
 pub mod data;
 mod ingest;
 pub mod inputs;

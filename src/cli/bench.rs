@@ -66,6 +66,23 @@ enum TaskName {
     Ingest,
     /// Signatures, in batches and one by one
     Verify,
+    /// CPU beside GPU by job size, measured and predicted: what --backend auto goes by
+    Crossover,
+}
+
+impl TaskName {
+    /// What [`measure`] does; `None` for the crossover, which is a command of its own.
+    fn task(self) -> Option<Task> {
+        Some(match self {
+            TaskName::Fingerprint => Task::Fingerprint,
+            TaskName::Merge => Task::Merge,
+            TaskName::Ragged => Task::Ragged,
+            TaskName::Query => Task::Query,
+            TaskName::Ingest => Task::Ingest,
+            TaskName::Verify => Task::Verify,
+            TaskName::Crossover => return None,
+        })
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -75,12 +92,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.check()?;
+    let Some(task) = arguments.task.task() else {
+        return super::crossover::run(&arguments.compute, arguments.json);
+    };
     let mut engine = arguments.compute.engine()?;
     if arguments.law {
         engine = engine.with_law();
     }
     let limits = Limits::measure(&engine);
-    for (index, plan) in arguments.plans().iter().enumerate() {
+    for (index, plan) in arguments.plans(task).iter().enumerate() {
         let record = measure(&engine, &limits, plan)?;
         if arguments.json {
             output::json(&record);
@@ -99,7 +119,8 @@ impl Arguments {
     fn check(&self) -> Result<(), Failure> {
         use TaskName::*;
         let merges = [Merge, Ragged, Query];
-        let flags: [(&str, bool, &[TaskName]); 7] = [
+        let flags: [(&str, bool, &[TaskName]); 8] = [
+            ("--packets", self.packets.is_some(), &[Fingerprint, Merge, Ragged, Query, Ingest, Verify]),
             ("--queries", self.queries.is_some(), &[Merge]),
             ("--addresses", self.addresses.is_some(), &[Ragged]),
             ("--no-skip", self.no_skip, &merges),
@@ -122,15 +143,7 @@ impl Arguments {
     }
 
     /// One plan for each record.
-    fn plans(&self) -> Vec<Plan> {
-        let task = match self.task {
-            TaskName::Fingerprint => Task::Fingerprint,
-            TaskName::Merge => Task::Merge,
-            TaskName::Ragged => Task::Ragged,
-            TaskName::Query => Task::Query,
-            TaskName::Ingest => Task::Ingest,
-            TaskName::Verify => Task::Verify,
-        };
+    fn plans(&self, task: Task) -> Vec<Plan> {
         let number = |number: Option<u32>| number.map(|number| number as usize);
         let default = Plan::new(task);
         let plan = Plan {

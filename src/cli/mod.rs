@@ -11,6 +11,7 @@
 
 mod ask;
 mod bench;
+mod crossover;
 mod data;
 mod demo;
 mod deposit;

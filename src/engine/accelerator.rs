@@ -3,7 +3,7 @@
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
 use crate::gpu::{Gpu, GpuError};
-use crate::merge::{Job, Tallies};
+use crate::merge::{Columns, Job, Tallies};
 use crate::{embed, fingerprint, merge};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -35,6 +35,11 @@ impl Accelerator {
         &self.gpu.description().name
     }
 
+    /// The driver with its version, as it names itself.
+    pub fn driver(&self) -> &str {
+        &self.gpu.description().driver
+    }
+
     /// As [`embed::cpu::embed`].
     ///
     /// # Errors
@@ -62,5 +67,18 @@ impl Accelerator {
     /// The GPU fails.
     pub fn merge(&self, job: &Job) -> Result<Tallies, GpuError> {
         self.merge.merge(&self.gpu, job)
+    }
+
+    /// The tallies of several jobs, in their order, each as [`merge::cpu::merge`] gives them.
+    ///
+    /// # Errors
+    /// The GPU fails; nothing of any job is given then.
+    pub fn merge_many(&self, jobs: &[Job]) -> Result<Vec<Tallies>, GpuError> {
+        jobs.iter().map(|job| self.merge(job)).collect()
+    }
+
+    /// Whether these columns are on the device already, so that a merge brings none of them.
+    pub fn resident(&self, _columns: &Columns) -> bool {
+        false
     }
 }

@@ -20,19 +20,44 @@ fn a_name_that_fits_no_adapter_is_refused_with_a_list() {
     }
 }
 
+/// An engine on the software adapter, or a line that there is none.
+fn on_gpu() -> Option<Engine> {
+    let adapter = std::env::var("QIS_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".into());
+    let choice = Choice { backend: Backend::Gpu, adapter: Some(adapter), threads: Some(1) };
+    match Engine::new(&choice) {
+        Ok(engine) => Some(engine),
+        Err(EngineError::Gpu(GpuError::NotNamed { .. } | GpuError::NoAdapter(_))) => {
+            assert_ne!(std::env::var("QIS_REQUIRE_GPU").as_deref(), Ok("1"), "an adapter is required");
+            eprintln!("GPU TEST SKIPPED: no adapter");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Their merges share dispatches; when the device is lost under them, the CPU goes on for each.
+#[test]
+fn threads_that_ask_together_get_each_its_own() {
+    let Some(engine) = on_gpu() else { return };
+    let all_ask = || {
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| assert_eq!(hex(&known_answer(&engine)), KNOWN_ANSWER));
+            }
+        });
+    };
+    all_ask();
+    assert_eq!(engine.ran().backend, "gpu");
+    engine.accelerator.get().unwrap().as_ref().unwrap().gpu.lose();
+    engine.forget_ran();
+    all_ask();
+    assert_eq!(engine.ran().backend, "cpu");
+}
+
 /// Every way in which a GPU can fail during a job: the answer is the same, and `ran` tells.
 #[test]
 fn a_lost_device_leaves_the_work_to_the_cpu() {
-    let adapter = std::env::var("QIS_TEST_ADAPTER").unwrap_or_else(|_| "llvmpipe".into());
-    let choice = Choice { backend: Backend::Gpu, adapter: Some(adapter), threads: Some(1) };
-    let engine = match Engine::new(&choice) {
-        Ok(engine) => engine,
-        Err(EngineError::Gpu(GpuError::NotNamed { .. } | GpuError::NoAdapter(_))) => {
-            assert_ne!(std::env::var("QIS_REQUIRE_GPU").as_deref(), Ok("1"), "an adapter is required");
-            return eprintln!("GPU TEST SKIPPED: no adapter");
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(engine) = on_gpu() else { return };
     assert_eq!(hex(&known_answer(&engine)), KNOWN_ANSWER);
     assert_eq!(engine.ran().backend, "gpu");
     engine.accelerator.get().unwrap().as_ref().unwrap().gpu.lose();
@@ -45,6 +70,7 @@ fn a_lost_device_leaves_the_work_to_the_cpu() {
 fn an_adapter_that_fails_is_asked_once() {
     let choice = Choice { backend: Backend::Gpu, adapter: Some("llvmpipe".into()), threads: Some(1) };
     let Ok(engine) = Engine::new(&choice) else { return eprintln!("GPU TEST SKIPPED: no llvmpipe") };
-    assert!(engine.on_gpu(false, 1, |_| Err::<(), _>(GpuError::OutOfMemory)).is_none());
-    assert!(engine.on_gpu(true, 1, |_| -> Result<(), GpuError> { panic!("asked again") }).is_none());
+    let accelerator = || engine.accelerator.get().and_then(Option::as_ref);
+    assert!(engine.on_gpu(accelerator(), |_| Err::<(), _>(GpuError::OutOfMemory)).is_none());
+    assert!(engine.on_gpu(accelerator(), |_| -> Result<(), GpuError> { panic!("asked again") }).is_none());
 }
