@@ -35,6 +35,7 @@
 //! | [`distill`] | rows -> packets |
 //! | [`engine`] | embed, fingerprint, merge on the chosen backend |
 //! | [`store`] | packets on disk, and its twin in memory |
+//! | [`ingest`] | packet files -> columns, embeddings and fingerprints, in parallel blocks |
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |
 //! | [`net`] | does: libp2p over QUIC, wire frames |
@@ -78,6 +79,7 @@ pub mod engine;
 pub mod eval;
 pub mod fingerprint;
 pub mod gpu;
+pub mod ingest;
 pub mod limits;
 pub mod mailbox;
 pub mod merge;

@@ -12,9 +12,9 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn bench_prints_one_checked_record() {
-    for (task, items) in [("fingerprint", 50), ("merge", 150)] {
-        let flags = ["--packets", "50", "--queries", "3", "--backend", "cpu", "--threads", "1", "--json"];
-        let output = qis(&[&["bench", task][..], &flags].concat());
+    for (task, queries, items) in [("fingerprint", &[][..], 50), ("merge", &["--queries", "3"], 150)] {
+        let flags = ["--packets", "50", "--backend", "cpu", "--threads", "1", "--json"];
+        let output = qis(&[&["bench", task][..], queries, &flags].concat());
         assert_eq!(output.status.code(), Some(0));
         let record = json(&output);
         assert_eq!(record["task"], task);

@@ -218,6 +218,11 @@ impl Accelerator {
         self.gpu.take_times()
     }
 
+    /// Runs are no longer timed, until times are taken again.
+    pub fn stop_times(&self) {
+        self.gpu.stop_times();
+    }
+
     /// What merges have left on the device.
     pub fn residency(&self) -> Residency {
         self.merge.residency()

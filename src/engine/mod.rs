@@ -236,6 +236,13 @@ impl Engine {
         self.accelerator.get().and_then(Option::as_ref).and_then(Accelerator::take_times)
     }
 
+    /// Runs on the GPU are no longer timed: marks take a part of a small run.
+    pub fn stop_gpu_times(&self) {
+        if let Some(accelerator) = self.accelerator.get().and_then(Option::as_ref) {
+            accelerator.stop_times();
+        }
+    }
+
     fn on_cpu<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.ran_cpu.store(true, Ordering::Relaxed);
         self.threads.install(work)

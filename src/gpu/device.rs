@@ -111,6 +111,13 @@ impl Gpu {
         self.clock.as_ref().map(Clock::take)
     }
 
+    /// Runs are no longer timed, until times are taken again.
+    pub fn stop_times(&self) {
+        if let Some(clock) = &self.clock {
+            clock.stop();
+        }
+    }
+
     /// Compiles one entry point of a shader, with values for its `override` constants. The source is
     /// one of the crate's own, since it runs unchecked.
     ///

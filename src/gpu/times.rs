@@ -88,6 +88,11 @@ impl Clock {
         std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Runs are no longer timed.
+    pub(super) fn stop(&self) {
+        self.running.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn give_back(&self, pool: &Pool, marks: Marks) {
         pool.give_back(Usage::Resolve, marks.resolved);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(marks.set);
