@@ -1,8 +1,13 @@
 // Embedding -> fingerprint. Equal, bit for bit, to `cpu::fingerprint` in src/fingerprint/cpu.rs,
-// which is the law. The constants SLOT_WORDS, LANES, TEAM, PACKETS_PER_WORKGROUP and STREAM_VECTORS
-// come from src/fingerprint/gpu.rs.
+// which is the law. The constants SLOT_WORDS, SLOT_VECTORS, LANES, TEAM, PACKETS_PER_WORKGROUP,
+// STREAM_VECTORS, SIGN_VECTORS and TIE_VECTORS come from src/fingerprint/gpu.rs. Two entry points, of which the
+// faster one is taken on each adapter:
 //
-// Eight lanes, a team, hold the 128 values of one block of one packet, 16 each, in one of two
+// `fingerprint` keeps the 128 values of a block in one lane's registers: no exchange, no barrier, and
+// each sign is the same for all lanes, so it is an operand from the uniform. It needs some 170
+// registers.
+//
+// `fingerprint_team` needs few: eight lanes, a team, hold the 128 values of one block of one packet, 16 each, in one of two
 // arrangements. In rows, lane l holds slots 16 l + v; in columns, slots 16 (v / 2) + 2 l + v % 2.
 // Butterflies over 1, 2, 4, 8 stay inside a lane in rows, those over 16, 32, 64 in columns; they
 // commute, so each round does what its arrangement allows, changes it once through workgroup
@@ -10,16 +15,21 @@
 
 struct Parameters {
     packets: u32,
+    /// Row of the first packet among the embeddings.
+    first: u32,
     padding_0: u32,
     padding_1: u32,
-    padding_2: u32,
+    /// 1 or -1 per slot, of block 0 rounds 0, 1, 2, then block 1.
+    signs: array<vec4<i32>, SIGN_VECTORS>,
+    /// 0 or 1 per slot, of block 0, then 1.
+    ties: array<vec4<i32>, TIE_VECTORS>,
     /// The stream: signs of block 0 rounds 0, 1, 2, then block 1, then ties of both blocks.
     stream: array<vec4<u32>, STREAM_VECTORS>,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> embeddings: array<u32>;
-@group(0) @binding(2) var<storage, read_write> fingerprints: array<u32>;
+@group(0) @binding(1) var<storage, read> embeddings: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> fingerprints: array<vec4<u32>>;
 
 /// 16 values of one lane, v = 0..16.
 struct Sixteen {
@@ -143,7 +153,7 @@ fn slots2(word: u32, lane: u32) -> vec2<i32> {
 }
 
 fn load_columns4(at: u32, lane: u32) -> vec4<i32> {
-    return vec4<i32>(slots2(embeddings[at], lane), slots2(embeddings[at + 4u], lane));
+    return vec4<i32>(slots2(embeddings[at / 4u][at % 4u], lane), slots2(embeddings[at / 4u + 1u][at % 4u], lane));
 }
 
 /// One where x > 0, or x = 0 and the tie bit is 1.
@@ -156,7 +166,7 @@ fn decide4(x: vec4<i32>, ties: u32) -> u32 {
 }
 
 @compute @workgroup_size(LANES)
-fn fingerprint(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+fn fingerprint_team(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let lane = local % TEAM;
     let team = local / TEAM;
     let packet = workgroup.x * PACKETS_PER_WORKGROUP + team / 2u;
@@ -165,7 +175,7 @@ fn fingerprint(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invoc
     let room_1 = room_0 + LANES / TEAM * TEAM_ROOM;
 
     // Lanes past the last packet repeat it, so that every lane meets every barrier.
-    let at = min(packet, parameters.packets - 1u) * SLOT_WORDS + lane / 2u;
+    let at = (parameters.first + min(packet, parameters.packets - 1u)) * SLOT_WORDS + lane / 2u;
     var x = Sixteen(
         load_columns4(at, lane),
         load_columns4(at + 8u, lane),
@@ -192,7 +202,117 @@ fn fingerprint(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invoc
     halves[local] = decide4(x.a, ties) | (decide4(x.b, ties >> 4u) << 4u)
         | (decide4(x.c, ties >> 8u) << 8u) | (decide4(x.d, ties >> 12u) << 12u);
     workgroupBarrier();
-    if (lane % 2u == 0u && packet < parameters.packets) {
-        fingerprints[8u * packet + 4u * block + lane / 2u] = halves[local] | (halves[local + 1u] << 16u);
+    if (lane == 0u && packet < parameters.packets) {
+        fingerprints[2u * packet + block] = vec4<u32>(
+            halves[local] | (halves[local + 1u] << 16u),
+            halves[local + 2u] | (halves[local + 3u] << 16u),
+            halves[local + 4u] | (halves[local + 5u] << 16u),
+            halves[local + 6u] | (halves[local + 7u] << 16u),
+        );
+    }
+}
+
+/// The 128 values of one block.
+struct Block {
+    a: Sixteen,
+    b: Sixteen,
+    c: Sixteen,
+    d: Sixteen,
+    e: Sixteen,
+    f: Sixteen,
+    g: Sixteen,
+    h: Sixteen,
+}
+
+fn add(x: Sixteen, y: Sixteen) -> Sixteen {
+    return Sixteen(x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d);
+}
+
+fn subtract(x: Sixteen, y: Sixteen) -> Sixteen {
+    return Sixteen(x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d);
+}
+
+/// Slots 16 vector .. 16 vector + 16 of a packet, sign-extended.
+fn unpack(row: u32, vector: u32) -> Sixteen {
+    let words = embeddings[row * SLOT_VECTORS + vector];
+    return Sixteen(unpack4xI8(words.x), unpack4xI8(words.y), unpack4xI8(words.z), unpack4xI8(words.w));
+}
+
+/// One round's signs, then the butterflies over slots 1, 2, 4, 8.
+fn begin(x: Sixteen, signs: u32) -> Sixteen {
+    return butterflies_rows(Sixteen(
+        x.a * parameters.signs[signs],
+        x.b * parameters.signs[signs + 1u],
+        x.c * parameters.signs[signs + 2u],
+        x.d * parameters.signs[signs + 3u],
+    ));
+}
+
+/// Four bits: one where x + tie > 0, which for integers is x > 0, or x = 0 and the tie is 1.
+fn bits4(x: vec4<i32>, ties: u32) -> u32 {
+    let one = vec4<u32>(-x - parameters.ties[ties]) >> vec4<u32>(31u);
+    return one.x | (one.y << 1u) | (one.z << 2u) | (one.w << 3u);
+}
+
+fn bits16(x: Sixteen, ties: u32) -> u32 {
+    return bits4(x.a, ties) | (bits4(x.b, ties + 1u) << 4u) | (bits4(x.c, ties + 2u) << 8u)
+        | (bits4(x.d, ties + 3u) << 12u);
+}
+
+@compute @workgroup_size(LANES)
+fn fingerprint(@builtin(global_invocation_id) global: vec3<u32>) {
+    let packet = global.x;
+    if (packet >= parameters.packets) {
+        return;
+    }
+    let row = parameters.first + packet;
+    for (var block = 0u; block < 2u; block++) {
+        var x = Block(
+            unpack(row, 0u), unpack(row, 1u), unpack(row, 2u), unpack(row, 3u),
+            unpack(row, 4u), unpack(row, 5u), unpack(row, 6u), unpack(row, 7u),
+        );
+        for (var round = 0u; round < 3u; round++) {
+            let signs = (3u * block + round) * SLOT_WORDS;
+            let a = begin(x.a, signs);
+            let b = begin(x.b, signs + 4u);
+            let c = begin(x.c, signs + 8u);
+            let d = begin(x.d, signs + 12u);
+            let e = begin(x.e, signs + 16u);
+            let f = begin(x.f, signs + 20u);
+            let g = begin(x.g, signs + 24u);
+            let h = begin(x.h, signs + 28u);
+            // Slots 16, 32, 64.
+            let ab = add(a, b);
+            let ab_ = subtract(a, b);
+            let cd = add(c, d);
+            let cd_ = subtract(c, d);
+            let ef = add(e, f);
+            let ef_ = subtract(e, f);
+            let gh = add(g, h);
+            let gh_ = subtract(g, h);
+            let abcd_0 = add(ab, cd);
+            let abcd_1 = add(ab_, cd_);
+            let abcd_2 = subtract(ab, cd);
+            let abcd_3 = subtract(ab_, cd_);
+            let efgh_0 = add(ef, gh);
+            let efgh_1 = add(ef_, gh_);
+            let efgh_2 = subtract(ef, gh);
+            let efgh_3 = subtract(ef_, gh_);
+            x.a = add(abcd_0, efgh_0);
+            x.b = add(abcd_1, efgh_1);
+            x.c = add(abcd_2, efgh_2);
+            x.d = add(abcd_3, efgh_3);
+            x.e = subtract(abcd_0, efgh_0);
+            x.f = subtract(abcd_1, efgh_1);
+            x.g = subtract(abcd_2, efgh_2);
+            x.h = subtract(abcd_3, efgh_3);
+        }
+        let ties = block * SLOT_WORDS;
+        fingerprints[2u * packet + block] = vec4<u32>(
+            bits16(x.a, ties) | (bits16(x.b, ties + 4u) << 16u),
+            bits16(x.c, ties + 8u) | (bits16(x.d, ties + 12u) << 16u),
+            bits16(x.e, ties + 16u) | (bits16(x.f, ties + 20u) << 16u),
+            bits16(x.g, ties + 24u) | (bits16(x.h, ties + 28u) << 16u),
+        );
     }
 }

@@ -10,7 +10,7 @@ use crate::fingerprint::{BLOCKS, Fingerprint};
 use crate::limits::{FINGERPRINT_BITS, SLOTS};
 use crate::packet::Id;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Where a mailbox lies.
 pub type Address = Id;
@@ -91,6 +91,26 @@ impl Addresser {
             }
         }
         addresses
+    }
+
+    /// Questions that read the same mailboxes, by the addresses of these in the order of
+    /// [`Addresser::ask`]: numbers of the questions, ascending. `embeddings` and `scopes` are those of
+    /// the questions, one behind the other.
+    ///
+    /// # Panics
+    /// If there are fewer scopes than embeddings.
+    pub fn ask_together<'a>(
+        &self,
+        scopes: impl IntoIterator<Item = &'a Id>,
+        embeddings: &[[i8; SLOTS]],
+    ) -> BTreeMap<Vec<Address>, Vec<usize>> {
+        let mut scopes = scopes.into_iter();
+        let mut together: BTreeMap<Vec<Address>, Vec<usize>> = BTreeMap::new();
+        for (question, embedding) in embeddings.iter().enumerate() {
+            let scope = scopes.next().expect("one scope per question");
+            together.entry(self.ask(scope, embedding)).or_default().push(question);
+        }
+        together
     }
 }
 

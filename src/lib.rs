@@ -12,9 +12,9 @@
 //!    nodes closest to the address ([`node`] decides which, [`net`] talks to them) and there a disk
 //!    that has synced ([`store`]).
 //! 4. Whoever has the same problem pulls what is new at the address, keeps what is live
-//!    ([`merge::live()`]), turns it into columns ([`merge::Batch`]) and merges: exact integer sums per
-//!    author ([`merge::cpu::merge`]), finished to an estimate with an interval, effective cases and a
-//!    verdict ([`merge::finish`]).
+//!    ([`merge::live()`]), turns it into columns ([`merge::Batch`]; [`merge::Warm`] does both for new
+//!    packets alone) and merges: exact integer sums per author ([`merge::cpu::merge`]), finished to an
+//!    estimate with an interval, effective cases and a verdict ([`merge::finish`]).
 //! 5. It acts, deposits the public answer as a *synthesis* that carries no evidence
 //!    ([`merge::synthesis()`]), and later the outcome as a new packet: [`run::Learner`] is this loop.
 //!
@@ -35,6 +35,7 @@
 //! | [`distill`] | rows -> packets |
 //! | [`engine`] | embed, fingerprint, merge on the chosen backend |
 //! | [`store`] | packets on disk, and its twin in memory |
+//! | [`ingest`] | packet files -> columns, embeddings and fingerprints, in parallel blocks |
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |
 //! | [`net`] | does: libp2p over QUIC, wire frames |
@@ -79,6 +80,7 @@ pub mod engine;
 pub mod eval;
 pub mod fingerprint;
 pub mod gpu;
+pub mod ingest;
 pub mod job;
 pub mod limits;
 pub mod mailbox;

@@ -40,6 +40,10 @@ pub const ACTIONS_MAX: usize = 0xFFFF;
 pub const FRAME_PACKETS_MAX: usize = 1_024;
 /// How far an observation may lie in the future when it is admitted, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Batches of mailboxes that a node keeps warm between questions.
+pub const WARM_BATCHES_MAX: usize = 1_024;
+/// Bytes that these take together, about; a larger one is kept alone, until the next question.
+pub const WARM_BYTES_MAX: usize = 1 << 30;
 /// Largest domain file that is read, in bytes.
 pub const DOMAIN_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Longest record of an input table, in bytes; a longer one is refused instead of filling memory.

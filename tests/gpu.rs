@@ -3,9 +3,10 @@
 //! The adapter is `QIS_TEST_ADAPTER` (default llvmpipe). Without it the GPU half is skipped with one
 //! visible line; `QIS_REQUIRE_GPU=1` turns the skip into a failure.
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use proptest::prelude::*;
 use qis::domain::{Kernel, Metric};
+use qis::engine::calibration::{Calibration, Costs, Machine, RowCost, VERSION};
 use qis::engine::{Accelerator, Backend, Choice, Engine, KNOWN_ANSWER, known_answer};
 use qis::fingerprint::Fingerprint;
 use qis::gpu::GpuError;
@@ -35,16 +36,30 @@ fn gpu() -> Option<&'static Accelerator> {
     .as_ref()
 }
 
+type EmbedKernel = fn(&Metric, ArrayView2<i8>, ArrayViewMut2<i8>);
 type FingerprintKernel = fn(ArrayView2<i8>, &mut [Fingerprint]);
 type MergeKernel = fn(&Job) -> Tallies;
 
+/// Embeddings on the CPU.
+const EMBEDDINGS: [(&str, EmbedKernel); 3] = [
+    ("scalar", qis::embed::cpu::embed),
+    ("lanes", qis::embed::lanes::embed),
+    ("SIMD", qis::embed::simd::embed),
+];
+
 /// Fingerprints on the CPU.
-const FINGERPRINTS: [(&str, FingerprintKernel); 2] =
-    [("scalar", qis::fingerprint::cpu::fingerprint), ("SIMD", qis::fingerprint::simd::fingerprint)];
+const FINGERPRINTS: [(&str, FingerprintKernel); 3] = [
+    ("scalar", qis::fingerprint::cpu::fingerprint),
+    ("lanes", qis::fingerprint::lanes::fingerprint),
+    ("SIMD", qis::fingerprint::simd::fingerprint),
+];
 
 /// Merges on the CPU.
-const MERGES: [(&str, MergeKernel); 2] =
-    [("scalar", qis::merge::cpu::merge), ("SIMD", qis::merge::simd::merge)];
+const MERGES: [(&str, MergeKernel); 3] = [
+    ("scalar", qis::merge::cpu::merge),
+    ("SIMD", qis::merge::simd::merge),
+    ("plain Rust", qis::merge::lanes::merge),
+];
 
 /// A fixed sequence that repeats with no small period.
 struct Numbers(u64);
@@ -155,9 +170,11 @@ fn naive_merge(job: &Job) -> Tallies {
 
 fn check_embed(metric: &Metric, signals: &Array2<i8>) {
     let naive = naive_embed(metric, signals);
-    let mut scalar = Array2::zeros(signals.dim());
-    qis::embed::cpu::embed(metric, signals.view(), scalar.view_mut());
-    assert_eq!(scalar, naive, "scalar");
+    for (name, embed) in EMBEDDINGS {
+        let mut embeddings = Array2::from_elem(signals.dim(), 99);
+        embed(metric, signals.view(), embeddings.view_mut());
+        assert_eq!(embeddings, naive, "{name}");
+    }
     if let Some(gpu) = gpu() {
         let mut wgsl = Array2::from_elem(signals.dim(), 99);
         gpu.embed(metric, signals.view(), wgsl.view_mut()).unwrap();
@@ -183,7 +200,7 @@ fn embeddings_are_equal_for_every_metric_and_shift() {
 fn embeddings_are_equal_around_workgroups() {
     let mut numbers = Numbers(2);
     let matrix = numbers.slots(SLOTS, Style::Dense).into_raw_vec_and_offset().0;
-    for rows in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 1_000] {
+    for rows in [0, 1, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 63, 64, 65, 95, 96, 97, 511, 512, 513] {
         let signals = numbers.slots(rows, Style::Dense);
         check_embed(&Metric::Full { shift: 12, matrix: matrix.clone() }, &signals);
         check_embed(&Metric::Diagonal { shift: 5, weights: matrix[..SLOTS].to_vec() }, &signals);
@@ -206,7 +223,8 @@ fn embeddings_are_equal_at_the_extremes() {
 fn fingerprints_are_equal() {
     let mut numbers = Numbers(3);
     for style in STYLES {
-        for rows in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257] {
+        for rows in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 511, 512, 513]
+        {
             check_fingerprint(&numbers.slots(rows, style));
         }
     }
@@ -445,12 +463,32 @@ fn style() -> impl Strategy<Value = Style> {
 
 proptest! {
     #[test]
-    fn simd_fingerprints_equal_the_law(seed: u64, rows in 0usize..70, style in style()) {
+    fn embeddings_equal_the_law(seed: u64, rows in 0usize..40, style in style(), shift in 0u8..=22) {
+        let mut numbers = Numbers(seed);
+        let signals = numbers.slots(rows, style);
+        let matrix = numbers.slots(SLOTS, style).into_raw_vec_and_offset().0;
+        let weights = matrix[..SLOTS].to_vec();
+        for metric in [Metric::Diagonal { shift, weights }, Metric::Full { shift, matrix }, Metric::Identity] {
+            let mut law = Array2::zeros(signals.dim());
+            EMBEDDINGS[0].1(&metric, signals.view(), law.view_mut());
+            for (_, embed) in &EMBEDDINGS[1..] {
+                let mut embeddings = Array2::from_elem(signals.dim(), 99);
+                embed(&metric, signals.view(), embeddings.view_mut());
+                prop_assert_eq!(&embeddings, &law);
+            }
+        }
+    }
+
+    #[test]
+    fn fingerprints_equal_the_law(seed: u64, rows in 0usize..70, style in style()) {
         let embeddings = Numbers(seed).slots(rows, style);
-        let [mut law, mut simd] = [vec![[0; 32]; rows], vec![[0xAA; 32]; rows]];
-        qis::fingerprint::cpu::fingerprint(embeddings.view(), &mut law);
-        qis::fingerprint::simd::fingerprint(embeddings.view(), &mut simd);
-        prop_assert_eq!(simd, law);
+        let mut law = vec![[0; 32]; rows];
+        FINGERPRINTS[0].1(embeddings.view(), &mut law);
+        for (_, fingerprint) in &FINGERPRINTS[1..] {
+            let mut bits = vec![[0xAA; 32]; rows];
+            fingerprint(embeddings.view(), &mut bits);
+            prop_assert_eq!(&bits, &law);
+        }
     }
 
     #[test]
@@ -524,13 +562,27 @@ fn the_engine_says_what_ran() {
     assert_eq!(qis::packet::hex(&known_answer(&engine)), KNOWN_ANSWER);
     assert_eq!((engine.ran().backend, engine.ran().adapter.as_str()), ("gpu", gpu.name()));
 
-    // Small jobs of `auto` stay on the CPU, a large one goes to the GPU.
-    let engine = Engine::new(&choice(Backend::Auto)).unwrap();
-    assert_eq!(qis::packet::hex(&known_answer(&engine)), KNOWN_ANSWER);
-    assert_eq!((engine.ran().backend, engine.ran().adapter.as_str()), ("cpu", ""));
-    let embeddings = Numbers(30).slots(qis::engine::AUTO_GPU_ROWS_MIN, Style::Near);
-    let fingerprints = engine.fingerprint(embeddings.view());
-    let expected = naive_fingerprint(&embeddings.slice(s![-3.., ..]).to_owned());
-    assert_eq!(fingerprints[fingerprints.len() - 3..], expected[..]);
-    assert_eq!(engine.ran().backend, "cpu+gpu");
+    // `auto` goes by the predictions for the job at hand, and small ones need none.
+    let auto = || Engine::new(&choice(Backend::Auto)).unwrap();
+    assert_eq!(qis::packet::hex(&known_answer(&auto())), KNOWN_ANSWER);
+    let row = |fixed_s, row_s| RowCost { fixed_s, row_s };
+    let calibration = Calibration {
+        version: VERSION,
+        machine: Machine {
+            adapter: String::new(),
+            driver: String::new(),
+            instructions: String::new(),
+            threads: 1,
+        },
+        cpu: Costs { fingerprint: row(0.0, 1e-6), ..Costs::default() },
+        gpu: Costs { fingerprint: row(1e-3, 1e-8), ..Costs::default() },
+    };
+    for (rows, side) in [(1_000, "cpu"), (2_000, "gpu")] {
+        let engine = auto().with_calibration(calibration.clone());
+        let embeddings = Numbers(30).slots(rows, Style::Near);
+        let fingerprints = engine.fingerprint(embeddings.view());
+        let expected = naive_fingerprint(&embeddings.slice(s![-3.., ..]).to_owned());
+        assert_eq!(fingerprints[fingerprints.len() - 3..], expected[..]);
+        assert_eq!(engine.ran().backend, side);
+    }
 }

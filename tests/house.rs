@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["address"],
     &["merge"],
     &["distill", "engine", "store"],
-    &["mailbox"],
+    &["ingest", "mailbox"],
     &["node"],
     &["net"],
     &["run", "job", "eval", "bench", "doctor"],

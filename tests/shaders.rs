@@ -1,7 +1,9 @@
 //! Parses, validates and reflects every shader, without a GPU.
 
 use naga::proc::Layouter;
+use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, TypeInner};
+use qis::merge::Tuning;
 use std::collections::BTreeMap;
 
 /// Every shader with its whole text and the file of its twin.
@@ -15,6 +17,42 @@ fn shaders() -> [(&'static str, String, &'static str); 3] {
 
 fn module(source: &str) -> Module {
     naga::front::wgsl::parse_str(source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)))
+}
+
+fn valid(module: &Module, name: &str, source: &str) -> ModuleInfo {
+    let flags = naga::valid::ValidationFlags::all();
+    let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
+    validator.validate(module).unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)))
+}
+
+/// Every set of values that a shader's overrides can take; none for a shader without them.
+fn overrides(name: &str) -> Vec<Vec<(&'static str, u32)>> {
+    if name != "merge" {
+        return vec![vec![]];
+    }
+    let mut all = vec![];
+    for lanes in [64, 128, 256] {
+        for rows in [32, 64] {
+            for queries_per_lane in [1, 2] {
+                let tuning = Tuning { lanes, rows, queries_per_lane, ..Tuning::default() };
+                if tuning.is_sound() {
+                    let groups = 1..=qis::merge::gpu::DISPATCH_GROUPS_MAX;
+                    all.extend(groups.map(|groups| qis::merge::gpu::overrides(&tuning, groups).to_vec()));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// A shader as the driver gets it.
+fn specialised(name: &str, source: &str, overrides: &[(&str, u32)]) -> Module {
+    let module = module(source);
+    let info = valid(&module, name, source);
+    let constants = overrides.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
+    let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, None, &constants)
+        .unwrap_or_else(|error| panic!("{name} with {overrides:?}: {error}"));
+    module.into_owned()
 }
 
 #[test]
@@ -34,14 +72,14 @@ fn every_file_is_a_known_shader() {
 fn shaders_are_valid_and_have_a_twin_of_the_same_name() {
     for (name, source, twin) in shaders() {
         let module = module(&source);
-        let flags = naga::valid::ValidationFlags::all();
-        let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
-        if let Err(error) = validator.validate(&module) {
-            panic!("{name}: {}", error.emit_to_string(&source));
+        valid(&module, name, &source);
+        let named = module.entry_points.iter().filter(|entry| entry.name == name);
+        assert_eq!(named.count(), 1, "one entry point is named like the file");
+        for entry in &module.entry_points {
+            let variant = entry.name == name || entry.name.starts_with(&format!("{name}_"));
+            assert!(variant, "{name}: {} is no way to compute the same", entry.name);
+            assert_eq!(entry.stage, ShaderStage::Compute);
         }
-        let entries: Vec<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(entries, [name], "one entry point, named like the file");
-        assert_eq!(module.entry_points[0].stage, ShaderStage::Compute);
         assert!(twin.contains(&format!("pub fn {name}(")), "{name} has no twin in cpu.rs");
     }
 }
@@ -50,32 +88,39 @@ fn shaders_are_valid_and_have_a_twin_of_the_same_name() {
 #[test]
 fn shaders_stay_within_the_limits_of_any_adapter() {
     for (name, source, _) in shaders() {
-        let module = module(&source);
-        let mut layouter = Layouter::default();
-        layouter.update(module.to_ctx()).unwrap();
-        let mut storage = 0;
-        let mut workgroup_bytes = 0;
-        let mut bindings = Vec::new();
-        for (_, variable) in module.global_variables.iter() {
-            match variable.space {
-                naga::AddressSpace::Storage { .. } => storage += 1,
-                naga::AddressSpace::WorkGroup => workgroup_bytes += layouter[variable.ty].size,
-                naga::AddressSpace::Uniform => {
-                    assert!(layouter[variable.ty].size <= 16 << 10, "{name}: uniform too large");
-                }
-                _ => {}
-            }
-            if let Some(binding) = &variable.binding {
-                assert_eq!(binding.group, 0);
-                bindings.push(binding.binding);
-            }
+        for overrides in overrides(name) {
+            within_limits(name, &specialised(name, &source, &overrides));
         }
-        bindings.sort_unstable();
-        assert!(bindings.iter().copied().eq(0..bindings.len() as u32), "{name}: bindings count from 0");
-        assert!(storage <= 8, "{name}: {storage} storage buffers");
-        assert!(workgroup_bytes <= 16 << 10, "{name}: {workgroup_bytes} bytes of workgroup memory");
-        let size = module.entry_points[0].workgroup_size;
-        assert!(size.iter().product::<u32>() <= 256, "{name}: {size:?} lanes");
+    }
+}
+
+fn within_limits(name: &str, module: &Module) {
+    let mut layouter = Layouter::default();
+    layouter.update(module.to_ctx()).unwrap();
+    let mut storage = 0;
+    let mut workgroup_bytes = 0;
+    let mut bindings = Vec::new();
+    for (_, variable) in module.global_variables.iter() {
+        match variable.space {
+            naga::AddressSpace::Storage { .. } => storage += 1,
+            naga::AddressSpace::WorkGroup => workgroup_bytes += layouter[variable.ty].size,
+            naga::AddressSpace::Uniform => {
+                assert!(layouter[variable.ty].size <= 16 << 10, "{name}: uniform too large");
+            }
+            _ => {}
+        }
+        if let Some(binding) = &variable.binding {
+            assert_eq!(binding.group, 0);
+            bindings.push(binding.binding);
+        }
+    }
+    bindings.sort_unstable();
+    assert!(bindings.iter().copied().eq(0..bindings.len() as u32), "{name}: bindings count from 0");
+    assert!(storage <= 8, "{name}: {storage} storage buffers");
+    assert!(workgroup_bytes <= 16 << 10, "{name}: {workgroup_bytes} bytes of workgroup memory");
+    for entry in &module.entry_points {
+        let lanes = entry.workgroup_size.iter().product::<u32>();
+        assert!((1..=256).contains(&lanes), "{}: {lanes} lanes", entry.name);
     }
 }
 
@@ -112,14 +157,19 @@ macro_rules! assert_layout {
 fn layouts_equal_the_rust_ones() {
     let [embed, fingerprint, merge] = shaders().map(|(_, source, _)| module(&source));
     assert_layout!(embed, "Parameters", qis::embed::gpu::Parameters, [signals, diagonal, shift, rounding]);
-    assert_layout!(fingerprint, "Parameters", qis::fingerprint::gpu::Parameters, [packets, stream]);
+    assert_layout!(
+        fingerprint,
+        "Parameters",
+        qis::fingerprint::gpu::Parameters,
+        [packets, first, signs, ties, stream]
+    );
     assert_layout!(
         merge,
         "Parameters",
         qis::merge::gpu::Parameters,
-        [stride, columns, kernel_shift, kernel_table]
+        [columns, groups, first_group, kernel_shift, kernel_table]
     );
     assert_layout!(merge, "Query", qis::merge::gpu::Query, [slots, norm]);
-    assert_layout!(merge, "Segment", qis::merge::tile::Segment, [row, rows, packet, packets]);
-    assert_layout!(merge, "Tile", qis::merge::tile::Tile, [segment, segments, lanes_log2]);
+    assert_layout!(merge, "Segment", qis::merge::tile::Segment, [row, query, rows, packet, packets, values]);
+    assert_layout!(merge, "Tile", qis::merge::tile::Tile, [segment, segments, shape, packets]);
 }

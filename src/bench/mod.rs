@@ -1,16 +1,37 @@
-//! Measures fingerprints and merges on one engine.
+//! Measures fingerprints, merges, ingest and signatures on one engine, against what the machine can
+//! do at most.
 //!
-//! Inputs are made from a fixed seed. The result is compared with the scalar law before the first
-//! timed repetition; a wrong one is an error, not a time.
+//! Inputs are made from a fixed seed, or read from files. The result is compared with the scalar law
+//! before the first timed repetition; a wrong one is an error, not a time.
+//!
+//! | task | work | items |
+//! |---|---|---|
+//! | fingerprint | embeddings -> 256 bits | packets |
+//! | merge | every question reads every packet | query-packet pairs |
+//! | ragged | many mailboxes of very different sizes, each with questions of its own | pairs |
+//! | query | one question | pairs |
+//! | ingest | packet file -> columns, embeddings, fingerprints | packets |
+//! | verify | signatures, in batches and one by one | packets |
 
+pub mod crossover;
+pub mod data;
 pub mod generate;
+mod ingest;
+pub mod inputs;
+pub mod limits;
+mod record;
+mod verify;
 mod workload;
 
-pub use workload::{COLUMNS, Workload};
+pub use inputs::InputError;
+pub use limits::Limits;
+pub use record::{Clock, Limit, Record};
+pub use workload::{OUTCOMES, Workload};
 
 use crate::engine::Engine;
-use cpu_time::ProcessTime;
-use std::time::{Duration, Instant};
+use crate::packet::FileError;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -18,42 +39,62 @@ use std::time::{Duration, Instant};
 pub enum Task {
     Fingerprint,
     Merge,
+    Ragged,
+    Query,
+    Ingest,
+    Verify,
 }
 
-/// How much of it.
-#[derive(Clone, Copy, Debug)]
+/// How much of it, and of what. `None` is the task's own default, or all that a file has.
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub task: Task,
-    /// Packets, at least 1.
-    pub packets: usize,
+    /// Packets, at least 1; of a ragged merge the mean of its mailboxes.
+    pub packets: Option<usize>,
     /// Questions of a merge, at least 1; each reads every packet.
-    pub queries: usize,
+    pub queries: Option<usize>,
+    /// Mailboxes of a ragged merge, at least 1.
+    pub addresses: Option<usize>,
+    /// Whether blocks beyond the kernel's reach may be passed over: [`crate::merge::Job::skip`].
+    pub skip: bool,
+    /// Packets in kinds that lie far apart and a kernel that reaches one kind, in place of packets
+    /// most of which weigh something.
+    pub clustered: bool,
+    /// Most cases of one packet that is made up.
+    pub cases_max: u16,
+    /// Folder of `.npy` files to read in place of making things up.
+    pub inputs: Option<PathBuf>,
+    /// Packet file for ingest, in place of a temporary one.
+    pub file: Option<PathBuf>,
+    /// Whether ingest checks signatures.
+    pub signatures: bool,
+    /// How long the work is repeated; five times at least.
+    pub time: Duration,
 }
 
-/// One measurement.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Record {
-    pub task: Task,
-    /// What ran: `cpu`, `gpu` or `cpu+gpu`.
-    pub backend: &'static str,
-    /// Empty on the CPU.
-    pub adapter: String,
-    pub threads: usize,
-    /// `avx2`, or `scalar` for the law; empty where only the GPU ran.
-    pub instructions: &'static str,
-    /// Packets of a fingerprint run, query-packet pairs of a merge.
-    pub items: u64,
-    /// Bytes of input and output.
-    pub bytes: u64,
-    /// Wall time of the median repetition.
-    pub seconds: f64,
-    /// Processor time of the whole process in that repetition.
-    pub cpu_seconds: f64,
-    pub items_per_second: f64,
-    /// Always true: a result that differs is [`BenchError::Differs`].
-    pub checked: bool,
+impl Plan {
+    /// The task at its own size, as the engine would do it.
+    pub fn new(task: Task) -> Plan {
+        Plan {
+            task,
+            packets: None,
+            queries: None,
+            addresses: None,
+            skip: true,
+            clustered: false,
+            cases_max: 6,
+            inputs: None,
+            file: None,
+            signatures: false,
+            time: Duration::from_secs(1),
+        }
+    }
 }
 
+/// Sizes at which [`Task::Query`] is measured where nobody names one.
+pub const QUERY_PACKETS: [usize; 3] = [1_000, 10_000, 100_000];
+
+/// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     #[error(
@@ -61,70 +102,39 @@ pub enum BenchError {
          driver, and --backend cpu is right"
     )]
     Differs { backend: String, row: usize },
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("a temporary packet file: {0}; TMPDIR names another folder, --input an existing file")]
+    Temporary(std::io::Error),
+    #[error("{path} holds no packets: nothing to measure")]
+    Empty { path: PathBuf },
+    /// The inputs are smaller than what was asked for.
+    #[error("{wanted} {what} were asked for; {path} has {held}")]
+    TooFew { path: PathBuf, what: &'static str, wanted: usize, held: usize },
 }
 
-/// Repetitions: enough for a median, no more than a short wait.
-const REPETITIONS_MIN: usize = 5;
-const REPETITIONS_MAX: usize = 201;
-const TIME_ENOUGH: Duration = Duration::from_millis(1_000);
+impl BenchError {
+    fn differs(engine: &Engine, row: usize) -> BenchError {
+        let ran = engine.ran();
+        BenchError::Differs { backend: format!("{} {}", ran.backend, ran.adapter).trim().into(), row }
+    }
+}
 
-/// Checks, then measures; the median of several repetitions by wall time.
+/// Checks, then measures; the median of several repetitions.
 ///
 /// # Errors
-/// [`BenchError::Differs`].
-pub fn measure(engine: &Engine, plan: Plan) -> Result<Record, BenchError> {
-    let workload = Workload::new(plan);
-    engine.forget_ran();
-    if let Some(row) = workload.wrong_row(engine) {
-        let ran = engine.ran();
-        return Err(BenchError::Differs { backend: format!("{} {}", ran.backend, ran.adapter), row });
+/// A result that is not that of the law; inputs that are not there or not what they should be.
+pub fn measure(engine: &Engine, limits: &Limits, plan: &Plan) -> Result<Record, BenchError> {
+    match plan.task {
+        Task::Fingerprint | Task::Merge | Task::Ragged | Task::Query => {
+            workload::measure(engine, limits, plan)
+        }
+        Task::Ingest => ingest::measure(engine, plan),
+        Task::Verify => verify::measure(engine, plan),
     }
-    engine.forget_ran();
-    let began = Instant::now();
-    let mut times: Vec<(Duration, Duration)> = Vec::new();
-    while times.len() < REPETITIONS_MIN || (times.len() < REPETITIONS_MAX && began.elapsed() < TIME_ENOUGH) {
-        let (wall, processor) = (Instant::now(), ProcessTime::now());
-        workload.run(engine);
-        times.push((wall.elapsed(), processor.elapsed()));
-    }
-    times.sort();
-    let (wall, processor) = times[times.len() / 2];
-    let ran = engine.ran();
-    Ok(Record {
-        task: plan.task,
-        backend: ran.backend,
-        adapter: ran.adapter,
-        threads: ran.threads,
-        instructions: if ran.backend == "gpu" { "" } else { engine.instructions().name() },
-        items: workload.items(),
-        bytes: workload.bytes(),
-        seconds: wall.as_secs_f64(),
-        cpu_seconds: processor.as_secs_f64(),
-        items_per_second: workload.items() as f64 / wall.as_secs_f64(),
-        checked: true,
-    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{Backend, Choice};
-
-    #[test]
-    fn a_record_states_its_work() {
-        let choice = Choice { backend: Backend::Cpu, adapter: None, threads: Some(1) };
-        let engine = Engine::new(&choice).unwrap();
-        let merge = measure(&engine, Plan { task: Task::Merge, packets: 100, queries: 3 }).unwrap();
-        assert_eq!((merge.items, merge.backend, merge.threads, merge.checked), (300, "cpu", 1, true));
-        assert!(merge.seconds > 0.0 && merge.items_per_second > 0.0);
-        assert_eq!(merge.instructions, engine.instructions().name());
-        let engine = engine.with_law();
-        let fingerprint = Plan { task: Task::Fingerprint, packets: 100, queries: 3 };
-        let fingerprint = measure(&engine, fingerprint).unwrap();
-        assert_eq!((fingerprint.items, fingerprint.bytes), (100, 16_000));
-        let json = serde_json::to_value(&fingerprint).unwrap();
-        assert_eq!(json["task"], "fingerprint");
-        assert_eq!(json["instructions"], "scalar");
-        assert_eq!(json["checked"], true);
-    }
-}
+mod tests;

@@ -76,7 +76,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                 if output::closed() {
                     break;
                 }
-                let behind = printer.behind(&learner, &schema, &view, case, now_ms);
+                let behind = printer.behind(&mut learner, &schema, &view, case, now_ms)?;
                 printer.print(case, answer, behind, backend.backend);
             }
             if let Some(author) = &mut author {
@@ -147,24 +147,25 @@ type Behind = (String, String, f64, u16);
 impl Printer<'_> {
     fn behind(
         &self,
-        learner: &Learner<From>,
+        learner: &mut Learner<From>,
         schema: &Schema,
         view: &crate::domain::View,
         case: &Case,
         ask_ms: u64,
-    ) -> Vec<Behind> {
+    ) -> Result<Vec<Behind>, Failure> {
         if self.evidence == 0 {
-            return vec![];
+            return Ok(vec![]);
         }
-        let batch = learner.batch(&learner.addresses(case), ask_ms);
-        let question = Question { schema, view, batch: &batch, ask_ms };
+        let addresses = learner.addresses(case);
+        let batch = learner.batch(&addresses, ask_ms)?;
+        let question = Question { schema, view, batch, ask_ms };
         let embedding = crate::embed::cpu::embed_one(&view.metric, &case.signal);
         let rows = question.evidence(&embedding).into_iter().take(self.evidence);
-        rows.map(|(row, weight)| {
+        let one = |(row, weight): (usize, u16)| {
             let author = &batch.authors[batch.author[row] as usize];
             (hex(&batch.ids[row]), hex(author), f64::from(weight) / 4_096.0, batch.columns.cases()[row])
-        })
-        .collect()
+        };
+        Ok(rows.map(one).collect())
     }
 
     fn print(&self, case: &Case, answer: &Answer, behind: Vec<Behind>, backend: &str) {

@@ -11,6 +11,7 @@
 
 mod ask;
 mod bench;
+mod crossover;
 mod data;
 mod demo;
 mod deposit;
@@ -19,6 +20,7 @@ mod doctor;
 mod domain;
 mod eval;
 mod failure;
+mod generate;
 mod inspect;
 mod merge_shards;
 mod node;

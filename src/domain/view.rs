@@ -162,11 +162,16 @@ impl Decay {
         (self.half_life_ms / 64).max(1)
     }
 
+    /// The start of the step in which `ask_ms` lies: who asks at times of one step finds the same
+    /// freshness everywhere. Where nothing fades, all time is one step.
+    pub fn step_start(&self, ask_ms: u64) -> u64 {
+        if self.table.len() == 1 { 0 } else { ask_ms - ask_ms % self.step_ms() }
+    }
+
     /// Freshness, 0..=4,096, of an observation when asked at `ask_ms`: the ask time is floored to
     /// the step, so a resident batch stays valid for one step.
     pub fn freshness(&self, ask_ms: u64, observed_ms: u64) -> u16 {
-        let step = self.step_ms();
-        let age = (ask_ms - ask_ms % step).saturating_sub(observed_ms) / step;
+        let age = self.step_start(ask_ms).saturating_sub(observed_ms) / self.step_ms();
         let last = self.table.len() - 1;
         self.table[usize::try_from(age).unwrap_or(last).min(last)]
     }

@@ -1,6 +1,6 @@
 //! The law for embeddings: plain integer code, read beside `shaders/embed.wgsl`.
 
-use super::rows;
+use super::{rounding, rows, rows_mut};
 use crate::domain::Metric;
 use crate::limits::SLOTS;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -11,11 +11,7 @@ use rayon::prelude::*;
 /// # Panics
 /// If the shapes differ or the metric is not sound.
 pub fn embed(metric: &Metric, signals: ArrayView2<i8>, mut out: ArrayViewMut2<i8>) {
-    assert_eq!(signals.dim(), out.dim(), "one embedding per signal");
-    assert_eq!(signals.ncols(), SLOTS, "a signal has 128 slots");
-    assert!(metric.is_sound(), "a metric of the wrong size");
-    let out: &mut [[i8; SLOTS]] =
-        bytemuck::cast_slice_mut(out.as_slice_mut().expect("rows in standard order"));
+    let out = rows_mut(metric, &signals, &mut out);
     rows(&signals)
         .par_iter()
         .zip(out)
@@ -40,6 +36,5 @@ pub fn embed_one(metric: &Metric, signal: &[i8; SLOTS]) -> [i8; SLOTS] {
 
 /// (sum + r) >> shift, clamped to +-127. |sum| <= 128 * 127^2 < 2^21 and r < 2^22: no overflow.
 fn shift_clamp(sum: i32, shift: u8) -> i8 {
-    let r = if shift == 0 { 0 } else { 1 << (shift - 1) };
-    ((sum + r) >> shift).clamp(-127, 127) as i8
+    ((sum + rounding(shift)) >> shift).clamp(-127, 127) as i8
 }

@@ -1,40 +1,41 @@
 //! The three computations on the chosen backend: embed, fingerprint, merge.
 //!
 //! The bits do not depend on the choice; the time does. Nothing falls back in silence: what ran is
-//! in [`Engine::ran`], and every command that computes prints it.
+//! in [`Engine::ran`], and every command that computes prints it. Under `auto` a job goes to the side
+//! that a [`calibration`] finds faster for its size; on the GPU, asks that come together share a
+//! dispatch.
 
 mod accelerator;
+pub mod calibration;
+mod choose;
+mod gather;
 mod instructions;
 mod known_answer;
+mod probe;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Accelerator, Tunings};
+pub use calibration::{Calibration, Size};
+pub use choose::{Side, merge_size};
 pub use instructions::Instructions;
 pub use known_answer::{KNOWN_ANSWER, known_answer};
 
+use choose::Crossover;
+use gather::{Gather, Present};
+
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
-use crate::gpu::GpuError;
-use crate::merge::{Job, Tallies};
+use crate::gpu::{GpuError, Times};
+use crate::merge::{self, Answer, Asking, Job, Question, Tallies};
 use ndarray::{Array2, ArrayView2};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Signals or embeddings of one call from which `auto` takes the GPU. A packet is 128 bytes, about
-/// 13 ns over PCIe; a core fingerprints it in 1.3 us (measured; with AVX2 in 0.3 us), and opening the
-/// device costs some 100 ms, once. Estimated, not yet measured on a real adapter.
-pub const AUTO_GPU_ROWS_MIN: usize = 1 << 17;
-/// Query-packet pairs of one job from which `auto` takes the GPU. A pair takes a core 37 ns (measured;
-/// with AVX2 6 ns), so this is half a second (a tenth) of one core. Estimated like the others.
-pub const AUTO_GPU_PAIRS_MIN: u64 = 1 << 24;
-/// Questions per packet below which the upload costs more than the merge saves.
-pub const AUTO_GPU_QUERIES_PER_PACKET_MIN: u64 = 8;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     Cpu,
     Gpu,
-    /// The GPU where a real adapter is there and the job is large enough, else the CPU.
+    /// The GPU where a real adapter is there and was measured to be faster for the job, else the CPU.
     #[default]
     Auto,
 }
@@ -70,6 +71,8 @@ pub struct Engine {
     failed: AtomicBool,
     ran_cpu: AtomicBool,
     ran_gpu: AtomicBool,
+    crossover: Crossover,
+    gather: Gather,
 }
 
 impl Engine {
@@ -94,17 +97,25 @@ impl Engine {
             failed: AtomicBool::new(false),
             ran_cpu: AtomicBool::new(false),
             ran_gpu: AtomicBool::new(false),
+            crossover: Crossover::default(),
+            gather: Gather::new(gather::WAIT_MAX),
         })
     }
 
     /// The same threads with nothing but the law, to compare with.
-    pub fn with_law(mut self) -> Engine {
+    pub fn with_law(self) -> Engine {
+        self.with_instructions(Instructions::Scalar)
+    }
+
+    /// The same threads on the CPU with these instructions, one of [`Instructions::available`].
+    pub fn with_instructions(mut self, instructions: Instructions) -> Engine {
+        assert!(Instructions::available().contains(&instructions), "instructions this processor has");
         self.backend = Backend::Cpu;
-        self.instructions = Instructions::Scalar;
+        self.instructions = instructions;
         self
     }
 
-    /// What fingerprints and merges are computed with where they run on the CPU.
+    /// What embeddings, fingerprints and merges are computed with where they run on the CPU.
     pub fn instructions(&self) -> Instructions {
         self.instructions
     }
@@ -115,9 +126,13 @@ impl Engine {
             return signals.to_owned();
         }
         let mut out = Array2::zeros(signals.dim());
-        let large = signals.nrows() >= AUTO_GPU_ROWS_MIN;
-        if self.on_gpu(large, signals.nrows(), |gpu| gpu.embed(metric, signals, out.view_mut())).is_none() {
-            self.on_cpu(|| crate::embed::cpu::embed(metric, signals, out.view_mut()));
+        let rows = signals.nrows();
+        // `auto` leaves other metrics to the CPU: see `calibration`.
+        let measured = matches!(metric, Metric::Full { .. }) || self.backend == Backend::Gpu;
+        let size = |_: Option<&Accelerator>| Size::Embed { rows: rows as u64 };
+        let accelerator = if measured { self.accelerator_for(rows, size) } else { None };
+        if self.on_gpu(accelerator, |gpu| gpu.embed(metric, signals, out.view_mut())).is_none() {
+            self.on_cpu(|| self.instructions.embed(metric, signals, out.view_mut()));
         }
         out
     }
@@ -125,20 +140,69 @@ impl Engine {
     /// Fingerprints n x 128 embeddings.
     pub fn fingerprint(&self, embeddings: ArrayView2<i8>) -> Vec<Fingerprint> {
         let mut out = vec![[0; 32]; embeddings.nrows()];
-        let large = embeddings.nrows() >= AUTO_GPU_ROWS_MIN;
-        if self.on_gpu(large, out.len(), |gpu| gpu.fingerprint(embeddings, &mut out)).is_none() {
+        let size = |_: Option<&Accelerator>| Size::Fingerprint { rows: embeddings.nrows() as u64 };
+        let accelerator = self.accelerator_for(out.len(), size);
+        if self.on_gpu(accelerator, |gpu| gpu.fingerprint(embeddings, &mut out)).is_none() {
             self.on_cpu(|| self.instructions.fingerprint(embeddings, &mut out));
         }
         out
     }
 
-    /// The tallies of a job.
+    /// The tallies of a job. On the GPU, jobs that several threads bring together share a dispatch.
     pub fn merge(&self, job: &Job) -> Tallies {
-        let pairs = job.pairs();
-        let packets = job.columns.len() as u64;
-        let large = pairs >= AUTO_GPU_PAIRS_MIN && pairs / packets.max(1) >= AUTO_GPU_QUERIES_PER_PACKET_MIN;
-        let tallies = self.on_gpu(large, job.rows(), |gpu| gpu.merge(job));
-        tallies.unwrap_or_else(|| self.on_cpu(|| self.instructions.merge(job)))
+        self.merge_of(job, self.present())
+    }
+
+    /// [`Engine::merge`] for somebody who was announced, if a GPU is there to wait for.
+    fn merge_of(&self, job: &Job, present: Option<Present>) -> Tallies {
+        // A job that does not fit must not fail in the hands of whoever runs it with others.
+        job.check();
+        let size = |gpu: Option<&Accelerator>| merge_size(job, gpu.is_some_and(|g| g.resident(job.columns)));
+        let gpu = self.accelerator_for(job.rows(), size);
+        if job.pairs() > gather::PAIRS_MAX {
+            drop(present);
+            if let Some(tallies) = self.on_gpu(gpu, |gpu| gpu.merge(job)) {
+                return tallies;
+            }
+        } else if let Some(gpu) = gpu {
+            let _present = present.unwrap_or_else(|| self.gather.enter());
+            let run = |jobs: &[Job]| self.on_gpu(Some(gpu), |gpu| gpu.merge_many(jobs));
+            if let Some(tallies) = self.gather.merge(job, run) {
+                return tallies;
+            }
+        } else {
+            // Nobody on the way to the GPU has to wait for this one.
+            drop(present);
+        }
+        if self.instructions.merges_at_once(job) {
+            self.ran_cpu.store(true, Ordering::Relaxed);
+            return self.instructions.merge(job);
+        }
+        self.on_cpu(|| self.instructions.merge(job))
+    }
+
+    /// Announces an ask to others that may go to the GPU, where one is open.
+    fn present(&self) -> Option<Present<'_>> {
+        let open = self.backend != Backend::Cpu && self.accelerator.get().is_some_and(Option::is_some);
+        (open && !self.failed.load(Ordering::Relaxed)).then(|| self.gather.enter())
+    }
+
+    /// Answers each row of `queries` (n x 128 embeddings): [`crate::merge::answer()`] on this engine.
+    pub fn answer(&self, question: Question, queries: ArrayView2<i8>) -> Vec<Answer> {
+        let mut present = self.present();
+        if present.is_none() {
+            return self.install(|| merge::answer(question, queries, |job| self.merge(job)));
+        }
+        // Who waits for others must not keep them from the engine's threads, so this one waits here.
+        let asking = Asking::new(question, queries);
+        let mut answers = Vec::with_capacity(queries.nrows());
+        for part in asking.parts() {
+            let spans = asking.spans(&part);
+            let present = present.take().or_else(|| self.present());
+            let tallies = self.merge_of(&asking.job(&part, &spans), present);
+            answers.extend(self.install(|| asking.finish(&part, &tallies)));
+        }
+        answers
     }
 
     /// Runs other parallel work on the engine's threads.
@@ -166,6 +230,19 @@ impl Engine {
         self.ran_gpu.store(false, Ordering::Relaxed);
     }
 
+    /// Time of the GPU's own work since this was last called, kernels and transfers apart; runs are
+    /// timed from the first call on. `None` where no GPU is open or it has no timestamps.
+    pub fn gpu_times(&self) -> Option<Times> {
+        self.accelerator.get().and_then(Option::as_ref).and_then(Accelerator::take_times)
+    }
+
+    /// Runs on the GPU are no longer timed: marks take a part of a small run.
+    pub fn stop_gpu_times(&self) {
+        if let Some(accelerator) = self.accelerator.get().and_then(Option::as_ref) {
+            accelerator.stop_times();
+        }
+    }
+
     fn on_cpu<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.ran_cpu.store(true, Ordering::Relaxed);
         self.threads.install(work)
@@ -174,19 +251,11 @@ impl Engine {
     /// The result, if the GPU is the choice for this job and did it.
     fn on_gpu<T>(
         &self,
-        large: bool,
-        rows: usize,
+        accelerator: Option<&Accelerator>,
         work: impl FnOnce(&Accelerator) -> Result<T, GpuError>,
     ) -> Option<T> {
-        let chosen = match self.backend {
-            Backend::Cpu => false,
-            Backend::Gpu => rows > 0,
-            Backend::Auto => large,
-        };
-        if !chosen || self.failed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let accelerator = self.accelerator.get_or_init(open_quietly).as_ref()?;
+        // It may have failed since it was chosen.
+        let accelerator = accelerator.filter(|_| !self.failed.load(Ordering::Relaxed))?;
         match work(accelerator) {
             Ok(result) => {
                 self.ran_gpu.store(true, Ordering::Relaxed);
@@ -194,12 +263,17 @@ impl Engine {
             }
             Err(error) => {
                 if !self.failed.swap(true, Ordering::Relaxed) {
-                    eprintln!("qis: {}: {error}; going on with the CPU", accelerator.name());
+                    say(accelerator.name(), &format!("{error}; going on with the CPU"));
                 }
                 None
             }
         }
     }
+}
+
+/// One line for people: whatever command runs, they should know.
+fn say(of: &str, what: &dyn std::fmt::Display) {
+    eprintln!("qis: {of}: {what}");
 }
 
 /// What `auto` does where nobody named an adapter: having none is ordinary, having one that does not

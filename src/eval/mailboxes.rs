@@ -4,10 +4,10 @@ use super::Setting;
 use crate::address::{Address, Addresser};
 use crate::distill::Case;
 use crate::limits::SLOTS;
-use crate::merge::{Answer, Batch, Question, answer, live};
+use crate::merge::{Answer, Batch, Question, live};
 use crate::packet::Verified;
 use ndarray::{Array2, Axis};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Packets by address: of one node, or of a whole swarm.
 #[derive(Clone, Debug, Default)]
@@ -59,21 +59,19 @@ impl Mailboxes {
         let signals = signals(rows.iter().map(|&row| &cases[row].signal));
         let embeddings = engine.embed(&view.metric, signals.view());
         let addresser = Addresser::new(view);
-        let mut groups: BTreeMap<Vec<Address>, Vec<usize>> = BTreeMap::new();
-        for (query, embedding) in crate::embed::rows(&embeddings.view()).iter().enumerate() {
-            groups.entry(addresser.ask(&cases[rows[query]].scope, embedding)).or_default().push(query);
-        }
+        let scopes = rows.iter().map(|&row| &cases[row].scope);
+        let together = addresser.ask_together(scopes, crate::embed::rows(&embeddings.view()));
         let mut answers: Vec<Option<Answer>> = vec![None; rows.len()];
         let mut read = 0;
-        for (addresses, queries) in groups {
+        for (addresses, queries) in together {
             let packets = addresses.iter().filter_map(|address| self.by_address.get(address)).flatten();
             let batch = Batch::new(live(packets, ask_ms), schema.outcomes.len(), |signals| {
                 engine.embed(&view.metric, signals)
             });
-            read += batch.len() as u64 * queries.len() as u64;
+            read += batch.live() as u64 * queries.len() as u64;
             let question = Question { schema, view, batch: &batch, ask_ms };
             let embedded = embeddings.select(Axis(0), &queries);
-            let found = engine.install(|| answer(question, embedded.view(), |job| engine.merge(job)));
+            let found = engine.answer(question, embedded.view());
             for (query, answer) in queries.into_iter().zip(found) {
                 answers[query] = Some(answer);
             }

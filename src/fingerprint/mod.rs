@@ -8,7 +8,10 @@
 
 pub mod cpu;
 pub mod gpu;
+pub mod lanes;
 pub mod simd;
+#[cfg(test)]
+mod tests;
 
 use crate::limits::FINGERPRINT_BYTES;
 use std::sync::LazyLock;

@@ -1,6 +1,7 @@
 //! An open device and its compiled programs.
 
 use super::pool::Pool;
+use super::times::{Clock, Times};
 use super::{Adapter, BINDING_BYTES_MAX, Description, GpuError, Verdict, list, trusted, verdicts};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,10 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) pool: Pool,
+    /// Where the adapter has timestamps.
+    pub(super) clock: Option<Clock>,
+    /// Where a binding may begin within a buffer, in bytes.
+    pub(super) offset_alignment: u64,
     description: Description,
     binding_bytes_max: u64,
     workgroups_max: u32,
@@ -49,7 +54,12 @@ impl Gpu {
     /// The driver gives no device.
     pub fn open_adapter(adapter: &Adapter) -> Result<Gpu, GpuError> {
         let limits = adapter.inner.limits();
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits.clone(), ..Default::default() };
+        let timestamps = adapter.inner.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let descriptor = wgpu::DeviceDescriptor {
+            required_limits: limits.clone(),
+            required_features: timestamps,
+            ..Default::default()
+        };
         let opened = pollster::block_on(adapter.inner.request_device(&descriptor));
         let (device, queue) = opened.map_err(|e| GpuError::NoDevice {
             adapter: adapter.description.name.clone(),
@@ -67,6 +77,10 @@ impl Gpu {
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(BINDING_BYTES_MAX);
         Ok(Gpu {
             pool: Pool::new(limits.max_buffer_size),
+            clock: (!timestamps.is_empty()).then(|| Clock::new(&queue)),
+            offset_alignment: u64::from(
+                limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
+            ),
             device,
             queue,
             description: adapter.description.clone(),
@@ -91,22 +105,42 @@ impl Gpu {
         self.workgroups_max
     }
 
-    /// Compiles a shader with one entry point. The source is one of the crate's own, since it runs
-    /// unchecked.
+    /// Device time since this was last called, and nothing at the first call, from which on runs are
+    /// timed; `None` where the adapter has no timestamps.
+    pub fn take_times(&self) -> Option<Times> {
+        self.clock.as_ref().map(Clock::take)
+    }
+
+    /// Runs are no longer timed, until times are taken again.
+    pub fn stop_times(&self) {
+        if let Some(clock) = &self.clock {
+            clock.stop();
+        }
+    }
+
+    /// Compiles one entry point of a shader, with values for its `override` constants. The source is
+    /// one of the crate's own, since it runs unchecked.
     ///
     /// # Errors
     /// The driver refuses it.
-    pub(crate) fn program(&self, label: &str, source: &str) -> Result<Program, GpuError> {
+    pub(crate) fn program(
+        &self,
+        entry: &str,
+        source: &str,
+        overrides: &[(&str, u32)],
+    ) -> Result<Program, GpuError> {
+        let constants: Vec<(&str, f64)> =
+            overrides.iter().map(|&(name, value)| (name, f64::from(value))).collect();
         self.guard(|| {
-            let module = trusted::compile(&self.device, label, source);
+            let module = trusted::compile(&self.device, entry, source);
             let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(label),
+                label: Some(entry),
                 layout: None,
                 module: &module,
-                entry_point: None,
+                entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &constants,
                     zero_initialize_workgroup_memory: false,
-                    ..Default::default()
                 },
                 cache: None,
             });

@@ -2,8 +2,9 @@
 //!
 //! The way through: [`list`] names the adapters, [`verdicts`] says which one is taken and why the
 //! others are not, [`Gpu::open`] opens a device, [`Gpu::program`] compiles one of the shaders in
-//! `shaders/`, and [`Gpu::run`] does one job: upload, clear, dispatch and copy back in one encoder,
-//! one submit, one wait.
+//! `shaders/`, and [`Gpu::run`] does one job: upload, dispatch and copy back in one encoder, one
+//! submit, one wait. [`Gpu::submit`] starts a run without waiting, so that the host prepares the next
+//! one meanwhile; [`Times`] tells where the device's time went.
 //!
 //! A failure is a [`GpuError`], never a panic; whoever computes goes on with the CPU.
 
@@ -11,11 +12,13 @@ mod adapter;
 mod device;
 mod pool;
 mod run;
+mod times;
 mod trusted;
 
 pub use adapter::{Adapter, AdapterKind, Description, Verdict, list, verdicts};
 pub use device::{Gpu, Program};
-pub use run::{Binding, Resident};
+pub use run::{Binding, PIECE_BYTES, RUNS_IN_FLIGHT, Resident, Running, Step, Work, Write, copy_out};
+pub use times::Times;
 
 /// Largest binding that is used even where the adapter allows more, in bytes.
 pub const BINDING_BYTES_MAX: u64 = 1 << 30;

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Usage {
     Storage,
-    Uniform,
+    /// Uniforms and inputs of one run, side by side.
+    Inputs,
     /// Mapped for writing while it waits in the pool.
     Upload,
     Download,
+    /// Takes timestamps.
+    Resolve,
 }
 
 /// Bytes that wait in a pool at most; beyond, buffers are given back to the driver.
@@ -47,9 +50,10 @@ impl Pool {
         use wgpu::BufferUsages as Flags;
         let flags = match usage {
             Usage::Storage => Flags::STORAGE | Flags::COPY_DST | Flags::COPY_SRC,
-            Usage::Uniform => Flags::UNIFORM | Flags::COPY_DST,
+            Usage::Inputs => Flags::STORAGE | Flags::UNIFORM | Flags::COPY_DST,
             Usage::Upload => Flags::MAP_WRITE | Flags::COPY_SRC,
             Usage::Download => Flags::MAP_READ | Flags::COPY_DST,
+            Usage::Resolve => Flags::QUERY_RESOLVE | Flags::COPY_SRC,
         };
         device.create_buffer(&wgpu::BufferDescriptor {
             label: None,

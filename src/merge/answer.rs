@@ -1,15 +1,17 @@
 //! Questions -> answers: exact tallies per author, finished per action and outcome.
 
-use super::batch::{Batch, COLUMNS_PER_OUTCOME};
-use super::cpu::{Job, distance, weight};
+use super::batch::{Batch, COLUMNS_PER_OUTCOME, Group};
+use super::cpu::{Job, Span, distance, weight};
 use super::finish::{Finished, Moments, PlainMean, finish, further_cases, verdict};
 use super::tally::{ROW_HEAD, Tallies};
 use crate::domain::{Direction, OutcomeKind, Prior, Schema, View};
 use crate::embed::rows;
-use crate::limits::{SLOTS, WEIGHT_ONE};
+use crate::limits::SLOTS;
 use crate::packet::Verdict;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// Cells of tallies that are computed at once; bounds memory to some 64 MB.
 const CELLS_AT_ONCE: usize = 1 << 23;
@@ -61,28 +63,64 @@ pub struct Answer {
 
 /// Answers each row of `queries` (n x 128 embeddings); `merge` computes tallies on whatever backend.
 pub fn answer(question: Question, queries: ArrayView2<i8>, merge: impl Fn(&Job) -> Tallies) -> Vec<Answer> {
-    let Question { view, batch, .. } = question;
-    let gains = question.gains();
-    let runs: usize = batch.groups.iter().map(|group| group.runs.len()).sum();
-    let stride = ROW_HEAD + batch.columns.values().ncols();
-    let chunk = (CELLS_AT_ONCE / (runs * stride).max(1)).clamp(1, queries.nrows().max(1));
-    let finisher = Finisher::new(question);
+    let asking = Asking::new(question, queries);
     let mut answers = Vec::with_capacity(queries.nrows());
-    for start in (0..queries.nrows()).step_by(chunk) {
-        let part = queries.slice(s![start..(start + chunk).min(queries.nrows()), ..]);
-        let spans = batch.spans_by_author(part.nrows());
-        let tallies = merge(&batch.job(&view.kernel, &gains, part, &spans));
-        let finished = (0..part.nrows()).into_par_iter();
-        answers.par_extend(finished.map(|query| finisher.finish(&tallies, query, part.nrows())));
+    for part in asking.parts() {
+        let spans = asking.spans(&part);
+        let tallies = merge(&asking.job(&part, &spans));
+        answers.extend(asking.finish(&part, &tallies));
     }
     answers
 }
 
-impl Question<'_> {
+/// Questions to one batch as the jobs that they need and what is made of the tallies, for callers
+/// who do the two in different places; [`answer`] shows the order.
+pub struct Asking<'a> {
+    queries: ArrayView2<'a, i8>,
+    gains: Cow<'a, [u16]>,
+    finisher: Finisher<'a>,
+    /// Questions of a part.
+    chunk: usize,
+}
+
+impl<'a> Asking<'a> {
+    /// `queries` as in [`answer`].
+    pub fn new(question: Question<'a>, queries: ArrayView2<'a, i8>) -> Asking<'a> {
+        let batch = question.batch;
+        let runs: usize = batch.live_groups().map(|group| group.runs.len()).sum();
+        let stride = ROW_HEAD + batch.columns.values().ncols();
+        let chunk = (CELLS_AT_ONCE / (runs * stride).max(1)).clamp(1, queries.nrows().max(1));
+        Asking { queries, gains: question.gains(), finisher: Finisher::new(question), chunk }
+    }
+
+    /// Rows of the questions whose tallies are in memory together, in order.
+    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, chunk) = (self.queries.nrows(), self.chunk);
+        (0..rows).step_by(chunk).map(move |start| start..(start + chunk).min(rows))
+    }
+
+    /// Who reads what in a part.
+    pub fn spans(&self, part: &Range<usize>) -> Vec<Span> {
+        self.finisher.question.batch.spans_by_author(part.len())
+    }
+
+    /// The merge of a part.
+    pub fn job<'b>(&'b self, part: &Range<usize>, spans: &'b [Span]) -> Job<'b> {
+        let Question { batch, view, .. } = self.finisher.question;
+        batch.job(&view.kernel, &self.gains, self.queries.slice(s![part.clone(), ..]), spans)
+    }
+
+    /// The answers to a part from its tallies, on the threads of the current pool.
+    pub fn finish(&self, part: &Range<usize>, tallies: &Tallies) -> Vec<Answer> {
+        let queries = (0..part.len()).into_par_iter();
+        queries.map(|query| self.finisher.finish(tallies, query, part.len())).collect()
+    }
+}
+
+impl<'a> Question<'a> {
     /// Gains of the batch's packets; every admitted author is trusted alike.
-    fn gains(&self) -> Vec<u16> {
-        let trust = vec![WEIGHT_ONE; self.batch.authors.len()];
-        self.batch.gains(&self.view.decay, self.ask_ms, &trust)
+    fn gains(&self) -> Cow<'a, [u16]> {
+        self.batch.equal_gains(&self.view.decay, self.ask_ms)
     }
 
     /// The packets behind the answer to one embedded question: (row of the batch, weight in 1/4096),
@@ -92,8 +130,8 @@ impl Question<'_> {
         let embeddings = self.batch.columns.embeddings();
         let mut weights: Vec<(usize, u16)> = rows(&embeddings)
             .iter()
-            .zip(gains)
-            .map(|(packet, gain)| weight(&self.view.kernel, distance(query, packet), gain))
+            .zip(gains.iter())
+            .map(|(packet, &gain)| weight(&self.view.kernel, distance(query, packet), gain))
             .enumerate()
             .filter(|&(_, w)| w > 0)
             .collect();
@@ -117,7 +155,7 @@ struct Finisher<'a> {
 impl<'a> Finisher<'a> {
     fn new(question: Question<'a>) -> Finisher<'a> {
         let batch = question.batch;
-        let mut actions: Vec<Option<u16>> = batch.groups.iter().map(|group| group.action).collect();
+        let mut actions: Vec<Option<u16>> = batch.live_groups().map(|group| group.action).collect();
         actions.dedup();
         let mut plain: Vec<_> = actions.iter().map(|action| question.plain_means(Some(*action))).collect();
         plain.push(question.plain_means(None));
@@ -136,7 +174,7 @@ impl<'a> Finisher<'a> {
         let mut run_index = 0;
         for (index, &action) in self.actions.iter().enumerate() {
             one.fill(Moments::default());
-            for group in batch.groups.iter().filter(|group| group.action == action) {
+            for group in batch.live_groups().filter(|group| group.action == action) {
                 for &(author, _) in &group.runs {
                     let cells = tallies.row(run_index * queries + query);
                     run_index += 1;
@@ -258,19 +296,10 @@ impl Question<'_> {
     fn plain_means(&self, action: Option<Option<u16>>) -> Vec<Option<PlainMean>> {
         let Prior::Mean { cases } = self.view.prior;
         let mut sums = vec![[0u64; 3]; self.batch.outcomes];
-        for group in
-            self.batch.groups.iter().filter(|group| action.is_none_or(|action| action == group.action))
-        {
-            for row in group.runs.iter().flat_map(|(_, rows)| rows.clone()) {
-                let n = u64::from(self.batch.columns.cases()[row]);
-                for (outcome, sum) in sums.iter_mut().enumerate() {
-                    if group.mask >> outcome & 1 == 1 {
-                        let value = |column| u64::from(self.batch.columns.values()[[row, column]]);
-                        sum[0] += n;
-                        sum[1] += n * value(COLUMNS_PER_OUTCOME * outcome);
-                        sum[2] += n * value(COLUMNS_PER_OUTCOME * outcome + 1);
-                    }
-                }
+        let asked = |group: &&Group| action.is_none_or(|action| action == group.action);
+        for group in self.batch.live_groups().filter(asked) {
+            for (sum, part) in sums.iter_mut().zip(&group.sums) {
+                sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
             }
         }
         sums.iter()

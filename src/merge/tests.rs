@@ -6,7 +6,7 @@ use crate::packet::{AuthorKey, Draft, Kind, Verdict, Verified};
 use ndarray::Array2;
 use proptest::prelude::*;
 
-fn schema(outcomes: usize) -> Schema {
+pub(super) fn schema(outcomes: usize) -> Schema {
     let outcome = |i: usize| Outcome {
         name: format!("outcome {i}"),
         kind: OutcomeKind::Binary,

@@ -97,6 +97,36 @@ impl PacketFile {
         };
         Ok(PacketFile { path: path.into(), reader, schema: id(16), view: id(48), count, next: 0 })
     }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills `bytes` with the next packets as they lie in the file, at most so many, unchecked, and
+    /// returns how many: 0 after the last. For readers that check whole blocks on several threads.
+    ///
+    /// # Errors
+    /// I/O, which also ends the file.
+    pub fn read_block(&mut self, packets: usize, bytes: &mut Vec<u8>) -> Result<usize, FileError> {
+        let left = usize::try_from(self.count - self.next).unwrap_or(usize::MAX);
+        let packets = packets.min(left);
+        bytes.resize(packets * PACKET_BYTES, 0);
+        self.next += packets as u64;
+        if let Err(source) = self.reader.read_exact(bytes) {
+            self.next = self.count;
+            return Err(FileError::Io { path: self.path.clone(), source });
+        }
+        Ok(packets)
+    }
+}
+
+impl FileError {
+    /// Packet `index` of the file is damaged.
+    pub fn packet(path: &Path, index: u64, source: PacketError) -> FileError {
+        let offset = FILE_HEADER_BYTES as u64 + PACKET_BYTES as u64 * index;
+        FileError::Packet { path: path.into(), index, offset, source }
+    }
 }
 
 impl Iterator for PacketFile {
@@ -109,18 +139,11 @@ impl Iterator for PacketFile {
         let index = self.next;
         self.next += 1;
         let mut bytes = [0u8; PACKET_BYTES];
-        let path = &self.path;
         if let Err(source) = self.reader.read_exact(&mut bytes) {
             self.next = self.count;
-            return Some(Err(FileError::Io { path: path.clone(), source }));
+            return Some(Err(FileError::Io { path: self.path.clone(), source }));
         }
-        let offset = FILE_HEADER_BYTES as u64 + index * PACKET_BYTES as u64;
-        Some(Packet::parse(&bytes).map_err(|source| FileError::Packet {
-            path: path.clone(),
-            index,
-            offset,
-            source,
-        }))
+        Some(Packet::parse(&bytes).map_err(|source| FileError::packet(&self.path, index, source)))
     }
 }
 

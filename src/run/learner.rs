@@ -4,16 +4,16 @@
 //! Generic over [`Mailbox`]: the same loop runs over memory, a local store or the swarm, and ends
 //! with the same bits.
 
+use super::known::Known;
 use crate::address::{Address, Addresser};
 use crate::distill::{Case, Distiller};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::limits::{SLOTS, TALLY_PACKETS_MAX};
-use crate::mailbox::{Mailbox, MailboxError, Position, Receipt};
-use crate::merge::{Answer, Batch, Question, Situation, answer, lineage_root, live, synthesis};
+use crate::mailbox::{Mailbox, MailboxError, Receipt};
+use crate::merge::{Answer, Batch, Question, Situation, Warm, synthesis};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
 use ndarray::{Array2, ArrayView2, Axis};
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,15 +74,6 @@ impl std::ops::Add for Moved {
     }
 }
 
-/// A mailbox as far as this node has read it.
-#[derive(Default)]
-struct Known {
-    position: Position,
-    packets: Vec<Verified>,
-    /// Their ids: a late replica may deliver a packet again.
-    ids: HashSet<Id>,
-}
-
 /// The loop of one node and one view.
 pub struct Learner<M> {
     mailbox: M,
@@ -91,7 +82,7 @@ pub struct Learner<M> {
     engine: Arc<Engine>,
     addresser: Addresser,
     distiller: Distiller,
-    known: HashMap<Address, Known>,
+    known: Known,
     moved: Moved,
 }
 
@@ -107,7 +98,7 @@ impl<M: Mailbox> Learner<M> {
     ) -> Learner<M> {
         let addresser = Addresser::new(&view);
         let distiller = Distiller::new(key, schema.clone(), sequence);
-        let (known, moved) = (HashMap::new(), Moved::default());
+        let (known, moved) = (Known::default(), Moved::default());
         Learner { mailbox, schema, view, engine, addresser, distiller, known, moved }
     }
 
@@ -178,17 +169,14 @@ impl<M: Mailbox> Learner<M> {
     pub async fn ask(&mut self, cases: &[Case], ask_ms: u64) -> Result<Vec<Answer>, LearnerError> {
         let signals: Vec<[i8; SLOTS]> = cases.iter().map(|case| case.signal).collect();
         let embeddings = self.embed(&signals);
-        let mut groups: BTreeMap<Vec<Address>, Vec<usize>> = BTreeMap::new();
-        for (query, embedding) in crate::embed::rows(&embeddings.view()).iter().enumerate() {
-            groups.entry(self.addresser.ask(&cases[query].scope, embedding)).or_default().push(query);
-        }
+        let scopes = cases.iter().map(|case| &case.scope);
+        let together = self.addresser.ask_together(scopes, crate::embed::rows(&embeddings.view()));
         let mut answers: Vec<Option<Answer>> = vec![None; cases.len()];
-        for (addresses, queries) in &groups {
+        for (addresses, queries) in &together {
             self.pull(addresses).await?;
             let start = Instant::now();
-            let batch = self.bounded_batch(addresses, ask_ms)?;
             let rows = embeddings.select(Axis(0), queries);
-            let found = self.answers(&batch, rows.view(), ask_ms);
+            let (found, _) = self.answers(addresses, rows.view(), ask_ms)?;
             for (&query, found) in queries.iter().zip(found) {
                 answers[query] = Some(found);
             }
@@ -212,11 +200,10 @@ impl<M: Mailbox> Learner<M> {
         let observed_at = self.schema.floor_time(now_ms);
         let addresses = self.addresses(case);
         self.pull(&addresses).await?;
-        let batch = self.bounded_batch(&addresses, observed_at)?;
         let embedded = self.embed(std::slice::from_ref(&case.signal));
-        let answers = self.answers(&batch, embedded.view(), observed_at);
+        let (answers, warm) = self.answers(&addresses, embedded.view(), observed_at)?;
         let Some(answer) = answers.first() else { return Ok(None) };
-        let lineage = lineage_root(batch.ids.iter().copied());
+        let lineage = warm.lineage_root();
         let situation = Situation { signal: &case.signal, scope: case.scope };
         let Some(draft) =
             synthesis(&self.schema, &self.view, answer, action, situation, lineage, observed_at)
@@ -234,47 +221,33 @@ impl<M: Mailbox> Learner<M> {
     pub async fn pull(&mut self, addresses: &[Address]) -> Result<(), LearnerError> {
         let start = Instant::now();
         for address in addresses {
-            let known = self.known.entry(*address).or_default();
-            let pulled = self.mailbox.pull(address, &known.position).await?;
+            let pulled = self.mailbox.pull(address, &self.known.position(address)).await?;
             self.moved.pulled_bytes += pulled.bytes;
-            for packet in pulled.packets {
-                if known.ids.insert(packet.id()) {
-                    known.packets.push(packet);
-                    self.moved.pulled += 1;
-                }
-            }
-            known.position = pulled.position;
+            self.moved.pulled += self.known.take(address, pulled);
         }
         self.moved.times.pull += start.elapsed();
         Ok(())
     }
 
-    /// Packets of every kind that the node has read at some addresses.
-    pub fn packets(&self, addresses: &[Address]) -> impl Iterator<Item = &Verified> {
-        addresses.iter().filter_map(|address| self.known.get(address)).flat_map(|known| &known.packets)
+    /// What was read of some mailboxes, for questions at `ask_ms`.
+    ///
+    /// # Errors
+    /// [`LearnerError::TooMany`].
+    pub fn batch(&mut self, addresses: &[Address], ask_ms: u64) -> Result<&Batch, LearnerError> {
+        let warm = warm(&mut self.known, &self.schema, &self.view, &self.engine, addresses, ask_ms)?;
+        Ok(warm.batch())
     }
 
-    /// Live packets of some mailboxes as columns.
-    pub fn batch(&self, addresses: &[Address], ask_ms: u64) -> Batch {
-        Batch::new(live(self.packets(addresses), ask_ms), self.schema.outcomes.len(), |signals| {
-            self.engine.embed(&self.view.metric, signals)
-        })
-    }
-
-    /// [`Learner::batch`], unless there are more packets than one exact sum holds.
-    fn bounded_batch(&self, addresses: &[Address], ask_ms: u64) -> Result<Batch, LearnerError> {
-        let packets = self.packets(addresses).count() as u64;
-        if packets > TALLY_PACKETS_MAX {
-            return Err(LearnerError::TooMany { packets });
-        }
-        Ok(self.batch(addresses, ask_ms))
-    }
-
-    /// Answers embedded questions from a batch.
-    fn answers(&self, batch: &Batch, queries: ArrayView2<i8>, ask_ms: u64) -> Vec<Answer> {
-        let question = Question { schema: &self.schema, view: &self.view, batch, ask_ms };
-        let engine = &self.engine;
-        engine.install(|| answer(question, queries, |job| engine.merge(job)))
+    /// Answers embedded questions from what was read of some mailboxes.
+    fn answers(
+        &mut self,
+        addresses: &[Address],
+        queries: ArrayView2<i8>,
+        ask_ms: u64,
+    ) -> Result<(Vec<Answer>, &mut Warm), LearnerError> {
+        let warm = warm(&mut self.known, &self.schema, &self.view, &self.engine, addresses, ask_ms)?;
+        let question = Question { schema: &self.schema, view: &self.view, batch: warm.batch(), ask_ms };
+        Ok((self.engine.answer(question, queries), warm))
     }
 
     /// Where a case's questions look.
@@ -288,4 +261,21 @@ impl<M: Mailbox> Learner<M> {
         let array = ArrayView2::from_shape((signals.len(), SLOTS), flat);
         self.engine.embed(&self.view.metric, array.expect("whole rows of 128 slots"))
     }
+}
+
+/// The warm batch of some mailboxes, unless there are more packets than one exact sum holds.
+fn warm<'a>(
+    known: &'a mut Known,
+    schema: &Schema,
+    view: &View,
+    engine: &Engine,
+    addresses: &[Address],
+    ask_ms: u64,
+) -> Result<&'a mut Warm, LearnerError> {
+    let packets = known.packets(addresses);
+    if packets > TALLY_PACKETS_MAX {
+        return Err(LearnerError::TooMany { packets });
+    }
+    let embed = |signals: ArrayView2<i8>| engine.embed(&view.metric, signals);
+    Ok(known.warm(addresses, schema.outcomes.len(), (&view.decay, ask_ms), embed))
 }

@@ -1,6 +1,7 @@
 //! What running nodes do: the live loop, serving mailboxes, depositing a packet file.
 //!
 //! - [`learner`]: the loop of one node
+//! - [`known`]: what it has read of mailboxes, kept warm
 //! - [`author`]: an author's key and sequence counter on disk
 //! - [`places`]: the addresses of packets under the views of domain files, and admission by them
 //! - [`key`]: a node's own key, kept in its store's folder
@@ -10,9 +11,12 @@
 pub mod author;
 pub mod deposit;
 pub mod key;
+pub mod known;
 pub mod learner;
 pub mod node;
 pub mod places;
+#[cfg(test)]
+mod tests;
 
 pub use author::{AuthorError, AuthorFile};
 pub use learner::{Learner, LearnerError};
