@@ -54,7 +54,7 @@ pub(super) fn measure(engine: &Engine, plan: &Plan) -> Result<Record, BenchError
     };
     let outcomes = match PacketFile::open(&path)?.next() {
         Some(packet) => packet?.outcomes(),
-        None => return Err(BenchError::Empty { path }),
+        None => return Err(BenchError::Empty { path, what: "packets" }),
     };
     let metric = &Metric::Identity;
     let check = if plan.signatures { Check::Signatures } else { Check::Rules };
@@ -78,6 +78,7 @@ pub(super) fn measure(engine: &Engine, plan: &Plan) -> Result<Record, BenchError
     let computing = computing.per_second(resident);
     let (name, value) = match reading < computing {
         true => ("reading the file", reading),
+        false if plan.signatures => ("signatures, columns and fingerprints", computing),
         false => ("parsing, columns and fingerprints", computing),
     };
     let record = Record {

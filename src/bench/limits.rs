@@ -32,6 +32,8 @@ pub struct Limits {
 const OPERAND_BYTES: usize = 4_096;
 /// Bytes that all threads together read from memory, more than the caches of servers hold.
 const MEMORY_BYTES: usize = 256 << 20;
+/// The same of one thread at least.
+const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// One repetition, and all of them, take at least this much processor time.
 const REPETITION: Duration = Duration::from_millis(2);
 const REPETITIONS: Duration = Duration::from_millis(50);
@@ -55,14 +57,14 @@ impl Limits {
                     ADDITIONS
                 }
             }),
-            bytes_read: bytes_read(engine, MEMORY_BYTES / threads),
+            bytes_read: bytes_read(engine, (MEMORY_BYTES / threads).max(MEMORY_BYTES_MIN)),
         }
     }
 
-    /// Fingerprints: of the 21 stages of additions of each block, the first nine fit 16 bits; the
-    /// others are 32 bits wide and count twice.
+    /// Fingerprints: of the 21 stages of additions of each block, sixteen fit 16 bits where the packet
+    /// is short (`fingerprint::simd`); the others are 32 bits wide and count twice.
     pub fn fingerprints(&self) -> f64 {
-        let additions = 2 * SLOTS * (9 + 2 * 12);
+        let additions = 2 * SLOTS * (16 + 2 * 5);
         self.additions / additions as f64
     }
 

@@ -29,6 +29,7 @@ pub use record::{Clock, Limit, Record};
 pub use workload::{OUTCOMES, Workload};
 
 use crate::engine::Engine;
+use crate::limits::TALLY_PACKETS_MAX;
 use crate::packet::FileError;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,6 +92,8 @@ impl Plan {
     }
 }
 
+/// Most query-packet pairs of one repetition: minutes on one core.
+pub const PAIRS_MAX: u64 = 1 << 36;
 /// Sizes at which [`Task::Query`] is measured where nobody names one.
 pub const QUERY_PACKETS: [usize; 3] = [1_000, 10_000, 100_000];
 
@@ -108,8 +111,13 @@ pub enum BenchError {
     File(#[from] FileError),
     #[error("a temporary packet file: {0}; TMPDIR names another folder, --input an existing file")]
     Temporary(std::io::Error),
-    #[error("{path} holds no packets: nothing to measure")]
-    Empty { path: PathBuf },
+    #[error("{path} holds no {what}: nothing to measure")]
+    Empty { path: PathBuf, what: &'static str },
+    /// It would not fit into memory, or take hours.
+    #[error(
+        "{packets} packets and {pairs} query-packet pairs are more than a measurement takes: at most {TALLY_PACKETS_MAX} and {PAIRS_MAX}"
+    )]
+    TooLarge { packets: u64, pairs: u64 },
     /// The inputs are smaller than what was asked for.
     #[error("{wanted} {what} were asked for; {path} has {held}")]
     TooFew { path: PathBuf, what: &'static str, wanted: usize, held: usize },

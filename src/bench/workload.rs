@@ -4,12 +4,12 @@ use super::data::{self, Clusters, STREAM_FINGERPRINTS, STREAM_PACKETS, STREAM_QU
 use super::inputs::Folder;
 use super::limits::{self, Limits};
 use super::record::{self, Clock, Limit};
-use super::{BenchError, Plan, Record, Task};
+use super::{BenchError, PAIRS_MAX, Plan, Record, Task};
 use crate::domain::Kernel;
 use crate::embed::rows;
 use crate::engine::Engine;
 use crate::fingerprint::cpu::fingerprint_one;
-use crate::limits::{FINGERPRINT_BYTES, SLOTS, WEIGHT_ONE};
+use crate::limits::{FINGERPRINT_BYTES, SLOTS, TALLY_PACKETS_MAX, WEIGHT_ONE};
 use crate::merge::batch::{COLUMNS_PER_OUTCOME, second_moment};
 use crate::merge::tally::ROW_HEAD;
 use crate::merge::{Columns, Job, Span, Tallies, cpu};
@@ -190,6 +190,10 @@ pub(super) fn measure(engine: &Engine, limits: &Limits, plan: &Plan) -> Result<R
         weightless_share: Some(1.0 - weighed as f64 / job.pairs() as f64),
         ..record
     };
+    if record.skip == Some(true) && record.weightless_share > Some(0.0) {
+        // How many pairs were passed over is not known, so neither is what they would have cost.
+        return Ok(record);
+    }
     let multiply_adds = limit("multiply-adds of bytes", limits.pairs());
     if plan.task != Task::Query || record.backend != "cpu" {
         return Ok(record.against(multiply_adds));
@@ -197,10 +201,8 @@ pub(super) fn measure(engine: &Engine, limits: &Limits, plan: &Plan) -> Result<R
     // One question reads each packet once: from the cache where all of them fit, else from memory.
     let bytes = merge.packet_bytes();
     let rate = limits::bytes_read(engine, bytes as usize / limits.threads);
-    let reading = limit(
-        &format!("reading {:.1} MB over and over", bytes as f64 / 1e6),
-        rate / (bytes as f64 / merge.columns.len() as f64),
-    );
+    let reading =
+        limit("reading the packets over and over", rate / (bytes as f64 / merge.columns.len() as f64));
     Ok(record.against(if reading.value < multiply_adds.value { reading } else { multiply_adds }))
 }
 
@@ -225,7 +227,9 @@ fn dense(plan: &Plan) -> Result<Merge, BenchError> {
         None => {
             let clusters = if plan.clustered { Clusters::Tight } else { Clusters::Loose };
             let packets = plan.packets.unwrap_or(100_000);
-            let queries = data::embeddings(STREAM_QUERIES, queries.unwrap_or(1_000), clusters);
+            let queries = queries.unwrap_or(1_000);
+            bounded(packets, packets as u64 * queries as u64)?;
+            let queries = data::embeddings(STREAM_QUERIES, queries, clusters);
             let outcomes = data::outcomes(packets, OUTCOMES);
             (queries, data::embeddings(STREAM_PACKETS, packets, clusters), outcomes)
         }
@@ -250,6 +254,8 @@ fn ragged(plan: &Plan) -> Result<Merge, BenchError> {
         let mailboxes = data::mailboxes(plan.addresses.unwrap_or(10_000), plan.packets.unwrap_or(100));
         let spans: Vec<Span> = mailboxes.into_iter().map(span).collect();
         let (asked, held) = spans.last().map_or((0, 0), |last| (last.queries.end, last.packets.end));
+        let pairs = |span: &Span| span.queries.len() as u64 * span.packets.len() as u64;
+        bounded(held, spans.iter().map(pairs).sum())?;
         let queries = data::embeddings(STREAM_QUERIES, asked, Clusters::Loose);
         let packets = data::embeddings(STREAM_PACKETS, held, Clusters::Loose);
         return Ok(merge(plan, queries, packets, &data::outcomes(held, OUTCOMES), spans));
@@ -267,8 +273,24 @@ fn ragged(plan: &Plan) -> Result<Merge, BenchError> {
     if count > held.len() {
         return Err(too_few(path, "addresses", count, held.len()));
     }
-    let spans = asked.into_iter().zip(held).take(count).map(span).collect();
-    Ok(merge(plan, queries, packets, &outcomes, spans))
+    let spans: Vec<Span> = asked.into_iter().zip(held).take(count).map(span).collect();
+    let (asked, held) = spans.last().map_or((0, 0), |last| (last.queries.end, last.packets.end));
+    for (count, what) in [(asked, "questions"), (held, "packets")] {
+        if count == 0 {
+            return Err(BenchError::Empty { path: path.clone(), what });
+        }
+    }
+    let rows = |array: Array2<i8>, count: usize| array.slice(s![..count, ..]).to_owned();
+    let outcomes = outcomes.slice(s![..held, ..]).to_owned();
+    Ok(merge(plan, rows(queries, asked), rows(packets, held), &outcomes, spans))
+}
+
+fn bounded(packets: usize, pairs: u64) -> Result<(), BenchError> {
+    let packets = packets as u64;
+    match packets > TALLY_PACKETS_MAX || pairs > PAIRS_MAX {
+        true => Err(BenchError::TooLarge { packets, pairs }),
+        false => Ok(()),
+    }
 }
 
 /// The columns: inputs from files have one case each and full gains, as other programs take them.
@@ -307,9 +329,9 @@ fn first_rows(
     what: &'static str,
 ) -> Result<Array2<i8>, BenchError> {
     match count {
+        _ if array.is_empty() => Err(BenchError::Empty { path: path.into(), what }),
         Some(wanted) if wanted > array.nrows() => Err(too_few(path, what, wanted, array.nrows())),
         Some(wanted) => Ok(array.slice(s![..wanted, ..]).to_owned()),
-        None if array.is_empty() => Err(BenchError::Empty { path: path.into() }),
         None => Ok(array),
     }
 }

@@ -79,7 +79,7 @@ pub struct Compute {
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// CPU threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
 }
 
