@@ -46,7 +46,7 @@ impl Layout {
 
     fn bucket(&self, address: &Address) -> usize {
         let prefix = u64::from(u16::from_be_bytes([address[0], address[1]]));
-        (prefix * self.buckets >> 16) as usize
+        ((prefix * self.buckets) >> 16) as usize
     }
 }
 const _: () = assert!(BUCKETS_MAX <= 1 << 16);
