@@ -156,11 +156,18 @@ impl Work {
         self.result_path(bucket).exists()
     }
 
-    /// Removes the folder: the result is in its place.
+    /// Removes the folder: the result is in its place. The plan goes first, so that a job that is
+    /// killed meanwhile leaves a folder that nobody goes on with.
     ///
     /// # Errors
     /// I/O.
     pub fn remove(self) -> Result<(), JobError> {
+        let plan = self.folder.join("plan.json");
+        let forget = || -> io::Result<()> {
+            fs::remove_file(&plan)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        forget().map_err(io_error(&plan))?;
         fs::remove_dir_all(&self.folder).map_err(io_error(&self.folder))
     }
 

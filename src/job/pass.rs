@@ -209,7 +209,9 @@ pub(super) struct RejectedList<'a> {
 }
 
 impl<'a> RejectedList<'a> {
+    /// An older list goes: it would speak of another run.
     pub(super) fn new(path: &'a Path) -> RejectedList<'a> {
+        let _ = std::fs::remove_file(path);
         RejectedList { path, file: None }
     }
 

@@ -280,6 +280,12 @@ fn a_resumed_job_gives_the_same_bytes() {
     write(resumed, &domain.schema, view, &key, Output::of(&out), NOW_MS, |_| Ok(1)).expect("written");
     assert_eq!(std::fs::read(&out).expect("bytes"), whole);
     assert!(!at("work").exists());
+    // Killed while the folder was being removed: without a plan the job begins anew.
+    job(false).run(|_| ()).expect("a refresh");
+    std::fs::remove_file(at("work").join("plan.json")).expect("a plan");
+    std::fs::remove_file(at("work").join("bucket-0000")).expect("a bucket");
+    let anew = job(true).run(|_| ()).expect("a refresh");
+    assert!(!anew.report.resumed && anew.buckets() == buckets);
     // A damaged result is an error, not an answer.
     job(false).run(|_| ()).expect("a refresh");
     let result = at("work").join("result-0000");
@@ -406,6 +412,10 @@ fn damage_is_listed() {
         [Some(4_096), Some(5_120)]
     );
     assert!(list.contains("`kind`") && list.contains("`signature`"), "{list}");
+    // A later run that rejects nothing leaves no list behind.
+    let good = file(&at("good.qpk"), &domain, &packets(&domain, 10));
+    refresh(&setting, &domain, &good, &at("out.qpk"));
+    assert!(!at("rejected.ndjson").exists());
     bytes.truncate(2_000);
     std::fs::write(&path, &bytes).expect("truncated");
     let input = Input::find(&path).expect("an input");
