@@ -4,13 +4,13 @@
 //! and nobody signs again.
 
 use super::JobError;
-use super::input::{Block, Input};
-use super::pass::RejectedList;
+use super::input::Input;
+use super::pass::{RejectedList, check};
 use crate::address::{Address, Addresser};
 use crate::domain::{Schema, View};
 use crate::embed::cpu::embed_one;
 use crate::limits::PACKET_BYTES;
-use crate::packet::{Field, Id, Kind, Packet, PacketError, PacketFileWriter, Verified, verify_batch};
+use crate::packet::{Id, Kind, Packet, PacketFileWriter, Verified};
 use crate::store::{Deposited, DiskStore, PacketStore};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -106,13 +106,17 @@ impl Copy<'_> {
     ) -> Result<Copied, JobError> {
         let mut copied = Copied::default();
         let mut list = RejectedList::new(&self.rejected);
+        let schema = self.schema.id();
         let mut failed = None;
         self.input.read(|block| {
-            let one = || -> Result<(), JobError> {
-                let packets = self.check(&block, &mut copied, &mut list)?;
-                take(&packets, &mut copied)
+            let mut one = || -> Result<(), JobError> {
+                copied.packets += (block.bytes.len() / PACKET_BYTES) as u64;
+                let checked = check(&block, &schema, true);
+                copied.rejected += checked.rejected.len() as u64;
+                checked.rejected.iter().try_for_each(|rejected| list.write(rejected))?;
+                let good: Vec<Verified> = checked.good.into_iter().map(Verified::checked_before).collect();
+                take(&good, &mut copied)
             };
-            let mut one = one;
             match one() {
                 Ok(()) => {
                     progress(copied.packets);
@@ -126,49 +130,6 @@ impl Copy<'_> {
         })?;
         list.finish()?;
         failed.map_or(Ok(copied), Err)
-    }
-
-    /// The good packets of a block.
-    fn check(
-        &self,
-        block: &Block,
-        copied: &mut Copied,
-        list: &mut RejectedList,
-    ) -> Result<Vec<Verified>, JobError> {
-        let schema = self.schema.id();
-        let mut parsed = Vec::new();
-        let mut places = Vec::new();
-        for (index, bytes) in block.bytes.chunks_exact(PACKET_BYTES).enumerate() {
-            copied.packets += 1;
-            let packet = Packet::parse(bytes).and_then(|packet| match *packet.schema() == schema {
-                true => Ok(packet),
-                false => Err(PacketError::new(Field::Schema, "is not the schema of the domain")),
-            });
-            match packet {
-                Ok(packet) => {
-                    parsed.push(packet);
-                    places.push(index);
-                }
-                Err(error) => {
-                    copied.rejected += 1;
-                    list.add(block, index, &error)?;
-                }
-            }
-        }
-        if block.checked {
-            return Ok(parsed.into_iter().map(Verified::checked_before).collect());
-        }
-        let mut good = Vec::with_capacity(parsed.len());
-        for (index, verified) in places.into_iter().zip(verify_batch(&parsed)) {
-            match verified {
-                Ok(packet) => good.push(packet),
-                Err(error) => {
-                    copied.rejected += 1;
-                    list.add(block, index, &error)?;
-                }
-            }
-        }
-        Ok(good)
     }
 }
 

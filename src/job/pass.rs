@@ -8,7 +8,7 @@ use crate::address::{Address, Addresser};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::limits::{PACKET_BYTES, PACKET_SIGNED_BYTES, SLOTS};
-use crate::packet::{Field, Kind, Packet, PacketError, verify_batch};
+use crate::packet::{Field, Id, Kind, Packet, PacketError, verify_batch};
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -102,53 +102,25 @@ impl Pass<'_> {
     /// The records of a block.
     fn place(&self, addresser: &Addresser, block: Block) -> Placed {
         let mut placed = Placed { packets: (block.bytes.len() / PACKET_BYTES) as u64, ..Placed::default() };
-        let reject = |index: usize, error: &PacketError| Rejected::new(&block, index, error);
         self.engine.install(|| {
-            let schema = self.schema.id();
-            let parse = |bytes: &[u8]| {
-                let packet = Packet::parse(bytes)?;
-                if *packet.schema() != schema {
-                    return Err(PacketError::new(Field::Schema, "is not the schema of the domain"));
-                }
-                Ok(packet)
-            };
-            let parsed: Vec<Result<Packet, PacketError>> =
-                block.bytes.par_chunks_exact(PACKET_BYTES).map(parse).collect();
-            let mut good = Vec::with_capacity(parsed.len());
-            for (index, packet) in parsed.into_iter().enumerate() {
-                match packet {
-                    Ok(packet) => good.push((index, packet)),
-                    Err(error) => placed.rejected.push(reject(index, &error)),
-                }
-            }
-            if self.checks_signatures && !block.checked {
-                let began = Instant::now();
-                let packets: Vec<Packet> = good.iter().map(|(_, packet)| *packet).collect();
-                let mut verified = verify_batch(&packets).into_iter();
-                good.retain(|(index, _)| match verified.next() {
-                    Some(Err(error)) => {
-                        placed.rejected.push(reject(*index, &error));
-                        false
-                    }
-                    _ => true,
-                });
-                placed.check_time = began.elapsed();
-            }
-            placed.latest_ms = good.iter().map(|(_, packet)| packet.observed_at()).max().unwrap_or(0);
-            placed.syntheses =
-                good.iter().filter(|(_, packet)| packet.kind() == Kind::Synthesis).count() as u64;
+            let checked = check(&block, &self.schema.id(), self.checks_signatures);
+            let mut good = checked.good;
+            placed.latest_ms = good.iter().map(Packet::observed_at).max().unwrap_or(0);
+            placed.syntheses = good.iter().filter(|packet| packet.kind() == Kind::Synthesis).count() as u64;
             if !self.keeps_syntheses {
-                good.retain(|(_, packet)| packet.kind() != Kind::Synthesis);
+                good.retain(|packet| packet.kind() != Kind::Synthesis);
             }
             placed.records = self.address(addresser, &good);
+            placed.rejected = checked.rejected;
+            placed.check_time = checked.time;
         });
         placed
     }
 
-    fn address(&self, addresser: &Addresser, packets: &[(usize, Packet)]) -> Vec<Record> {
+    fn address(&self, addresser: &Addresser, packets: &[Packet]) -> Vec<Record> {
         let fingerprints = addresser.needs_fingerprints().then(|| {
             let mut signals = Array2::zeros((packets.len(), SLOTS));
-            for (mut row, (_, packet)) in signals.rows_mut().into_iter().zip(packets) {
+            for (mut row, packet) in signals.rows_mut().into_iter().zip(packets) {
                 row.assign(&ndarray::aview1(packet.signal()));
             }
             self.engine.fingerprint(self.engine.embed(&self.view.metric, signals.view()).view())
@@ -161,7 +133,7 @@ impl Pass<'_> {
         packets
             .par_iter()
             .enumerate()
-            .flat_map_iter(|(index, (_, packet))| {
+            .flat_map_iter(|(index, packet)| {
                 let fingerprint = fingerprints.as_ref().map_or([0; 32], |all| all[index]);
                 let addresses = addresser.of_fingerprint(packet.scope(), &fingerprint);
                 let mut bytes = [0; PACKET_SIGNED_BYTES];
@@ -174,7 +146,7 @@ impl Pass<'_> {
 
 /// A line of the list of rejected packets.
 #[derive(Serialize)]
-struct Rejected {
+pub(super) struct Rejected {
     file: String,
     offset: u64,
     reason: String,
@@ -189,6 +161,51 @@ impl Rejected {
             reason: error.to_string(),
         }
     }
+}
+
+/// What is good in a block, in its order, and what is not.
+pub(super) struct Checked {
+    pub good: Vec<Packet>,
+    pub rejected: Vec<Rejected>,
+    /// Time in which signatures were checked.
+    pub time: Duration,
+}
+
+/// Parses the packets of a block, on all threads of the current pool, and checks their schema and, if
+/// wanted and not done by a store, their signatures.
+pub(super) fn check(block: &Block, schema: &Id, checks_signatures: bool) -> Checked {
+    let parse = |bytes: &[u8]| {
+        let packet = Packet::parse(bytes)?;
+        if packet.schema() != schema {
+            return Err(PacketError::new(Field::Schema, "is not the schema of the domain"));
+        }
+        Ok(packet)
+    };
+    let parsed: Vec<Result<Packet, PacketError>> =
+        block.bytes.par_chunks_exact(PACKET_BYTES).map(parse).collect();
+    let (mut good, mut places, mut rejected) = (Vec::with_capacity(parsed.len()), vec![], vec![]);
+    for (index, packet) in parsed.into_iter().enumerate() {
+        match packet {
+            Ok(packet) => {
+                good.push(packet);
+                places.push(index);
+            }
+            Err(error) => rejected.push(Rejected::new(block, index, &error)),
+        }
+    }
+    if !checks_signatures || block.checked {
+        return Checked { good, rejected, time: Duration::ZERO };
+    }
+    let began = Instant::now();
+    let mut verified = verify_batch(&good).into_iter().zip(places);
+    good.retain(|_| match verified.next() {
+        Some((Err(error), index)) => {
+            rejected.push(Rejected::new(block, index, &error));
+            false
+        }
+        _ => true,
+    });
+    Checked { good, rejected, time: began.elapsed() }
 }
 
 /// A block after the first pass.
@@ -217,11 +234,7 @@ impl<'a> RejectedList<'a> {
 
     /// # Errors
     /// I/O.
-    pub(super) fn add(&mut self, block: &Block, index: usize, error: &PacketError) -> Result<(), JobError> {
-        self.write(&Rejected::new(block, index, error))
-    }
-
-    fn write(&mut self, rejected: &Rejected) -> Result<(), JobError> {
+    pub(super) fn write(&mut self, rejected: &Rejected) -> Result<(), JobError> {
         if self.file.is_none() {
             self.file = Some(BufWriter::new(File::create(self.path).map_err(io_error(self.path))?));
         }
