@@ -48,6 +48,8 @@ pub const WARM_BYTES_MAX: usize = 1 << 30;
 pub const DOMAIN_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Longest record of an input table, in bytes; a longer one is refused instead of filling memory.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Most ids that one answer about a part of a mailbox lists; a larger part is digested in 256 pieces.
+pub const RANGE_IDS_MAX: usize = 256;
 /// Nodes that hold a mailbox.
 pub const REPLICAS: usize = 8;
 /// Disks that have synced before a deposit counts as acknowledged.

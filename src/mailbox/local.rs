@@ -149,6 +149,7 @@ fn receipt_of(deposited: Deposited) -> Receipt {
         Deposited::Obsolete => Receipt::Rejected(
             "obsolete: it has expired, or a newer version or the author's retraction is here".into(),
         ),
+        Deposited::OverQuota => Receipt::Rejected("the mailbox, or its author's part of it, is full".into()),
     }
 }
 

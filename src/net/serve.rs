@@ -51,6 +51,9 @@ impl Storage {
             Deposited::Obsolete => {
                 Answer::Rejected("a newer version or a retraction is there, or it has expired".into())
             }
+            Deposited::OverQuota => {
+                Answer::Rejected("the mailbox, or its author's part of it, is full".into())
+            }
         });
         Ok(answers
             .into_iter()

@@ -1,98 +1,77 @@
-//! The twin in memory: the rules of a store without a disk, written to be read beside
+//! The twin in memory: a [`Ledger`] and the packets of each mailbox, to be read beside
 //! [`super::DiskStore`].
 
-use super::{Cursor, Deposited, PacketStore, Page, Stat, StoreError, expired};
+use super::{Caps, Cursor, Deposited, Digest, Ledger, PacketStore, Page, Range, Stat, StoreError};
 use crate::address::Address;
-use crate::packet::{Id, Kind, Verified};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::packet::{Id, Verified};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A store that forgets with its process.
 #[derive(Debug)]
 pub struct MemoryStore {
     start: Cursor,
+    caps: Caps,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     now_ms: u64,
-    mailboxes: BTreeMap<Address, MailboxState>,
+    mailboxes: BTreeMap<Address, Mailbox>,
 }
 
-/// One mailbox.
 #[derive(Debug, Default)]
-struct MailboxState {
-    last_sequence: u64,
-    packets: BTreeMap<u64, Verified>,
-    index: BTreeMap<Id, u64>,
-    /// (author, evidence id) -> (author's sequence number, packet id) of the newest version heard of.
-    latest: BTreeMap<(Id, Id), (u32, Id)>,
-    /// (author, retracted packet id).
-    retracted: BTreeSet<(Id, Id)>,
+struct Mailbox {
+    ledger: Ledger,
+    /// Of every id that the ledger holds.
+    packets: BTreeMap<Id, Verified>,
 }
 
-impl MailboxState {
+impl Mailbox {
     fn deposit(&mut self, now_ms: u64, packet: &Verified) -> Deposited {
-        let (id, author, reference) = (packet.id(), *packet.author(), *packet.reference());
-        if expired(packet, now_ms) {
-            return Deposited::Obsolete;
+        let (deposited, gone) = self.ledger.deposit(now_ms, packet);
+        if let Some(gone) = gone {
+            self.packets.remove(&gone);
         }
-        if self.index.contains_key(&id) {
-            return Deposited::Duplicate;
+        if deposited == Deposited::Stored {
+            self.packets.insert(packet.id(), *packet);
         }
-        match packet.kind() {
-            Kind::Observed => {
-                let version = (packet.sequence(), id);
-                let latest = self.latest.get(&(author, reference)).copied();
-                if latest.is_some_and(|latest| latest > version) {
-                    return Deposited::Obsolete;
-                }
-                self.latest.insert((author, reference), version);
-                if let Some((_, older)) = latest {
-                    self.remove(&older);
-                }
-                if self.retracted.contains(&(author, id)) {
-                    return Deposited::Obsolete;
-                }
-            }
-            Kind::Synthesis if self.retracted.contains(&(author, id)) => return Deposited::Obsolete,
-            Kind::Synthesis => {}
-            Kind::Retraction => {
-                self.retracted.insert((author, reference));
-                let target = self.index.get(&reference).map(|sequence| &self.packets[sequence]);
-                if target.is_some_and(|t| *t.author() == author && t.kind() != Kind::Retraction) {
-                    self.remove(&reference);
-                }
-            }
-        }
-        self.last_sequence += 1;
-        self.packets.insert(self.last_sequence, *packet);
-        self.index.insert(id, self.last_sequence);
-        Deposited::Stored
+        deposited
     }
 
-    fn remove(&mut self, id: &Id) {
-        if let Some(sequence) = self.index.remove(id) {
-            self.packets.remove(&sequence);
-        }
-    }
-
-    fn stat(&self) -> Stat {
-        let mut stat = Stat::default();
-        self.packets.values().for_each(|packet| stat.add(packet.kind()));
-        stat
+    fn sweep(&mut self, now_ms: u64) -> u64 {
+        let gone = self.ledger.sweep(now_ms);
+        gone.iter().for_each(|id| {
+            self.packets.remove(id);
+        });
+        gone.len() as u64
     }
 }
 
 impl MemoryStore {
-    /// An empty store in epoch 1.
+    /// An empty store in epoch 1, without caps.
     pub fn new(replica: Id) -> MemoryStore {
-        MemoryStore { start: Cursor { replica, epoch: 1, sequence: 0 }, state: Mutex::default() }
+        MemoryStore::with_caps(replica, Caps::default())
+    }
+
+    /// An empty store in epoch 1.
+    pub fn with_caps(replica: Id, caps: Caps) -> MemoryStore {
+        MemoryStore { start: Cursor { replica, epoch: 1, sequence: 0 }, caps, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads one mailbox at the time last told; one that nobody has deposited to is empty.
+    fn read<T>(&self, address: &Address, read: impl FnOnce(u64, &Mailbox) -> T) -> T {
+        let state = self.state();
+        match state.mailboxes.get(address) {
+            Some(mailbox) => read(state.now_ms, mailbox),
+            None => read(state.now_ms, &Mailbox::default()),
+        }
     }
 }
 
@@ -100,33 +79,27 @@ impl PacketStore for MemoryStore {
     fn deposit(&self, now_ms: u64, batch: &[(Address, Verified)]) -> Result<Vec<Deposited>, StoreError> {
         let mut state = self.state();
         state.now_ms = now_ms;
+        let empty = || Mailbox { ledger: Ledger::new(self.caps), ..Mailbox::default() };
         let one = |(address, packet): &(Address, Verified)| {
-            state.mailboxes.entry(*address).or_default().deposit(now_ms, packet)
+            state.mailboxes.entry(*address).or_insert_with(empty).deposit(now_ms, packet)
         };
         Ok(batch.iter().map(one).collect())
     }
 
     fn pull(&self, address: &Address, cursor: Option<Cursor>, max: usize) -> Result<Page, StoreError> {
-        let state = self.state();
-        let empty = MailboxState::default();
-        let mailbox = state.mailboxes.get(address).unwrap_or(&empty);
-        let mut cursor = self.start.resume(cursor, mailbox.last_sequence)?;
-        let mut page = Vec::new();
-        for (&sequence, packet) in mailbox.packets.range(cursor.sequence + 1..) {
-            if expired(packet, state.now_ms) {
-                continue;
-            }
-            if page.len() == max {
-                return Ok(Page { packets: page, cursor, more: true });
-            }
-            page.push(*packet);
-            cursor.sequence = sequence;
-        }
-        Ok(Page { packets: page, cursor, more: false })
+        self.read(address, |now_ms, Mailbox { ledger, packets }| {
+            let mut cursor = self.start.resume(cursor, ledger.last_sequence())?;
+            let mut behind = ledger.after(now_ms, cursor.sequence);
+            let page: Vec<_> = behind.by_ref().take(max).collect();
+            let more = behind.next().is_some();
+            cursor.sequence = page.last().map_or(cursor.sequence, |(sequence, _)| *sequence);
+            let packets = page.into_iter().map(|(_, id)| packets[id]).collect();
+            Ok(Page { packets, cursor, more, digest: ledger.digest(now_ms) })
+        })
     }
 
     fn stat(&self, address: &Address) -> Result<Stat, StoreError> {
-        Ok(self.state().mailboxes.get(address).map(MailboxState::stat).unwrap_or_default())
+        Ok(self.read(address, |_, mailbox| mailbox.ledger.stat()))
     }
 
     fn set_now(&self, now_ms: u64) {
@@ -136,15 +109,7 @@ impl PacketStore for MemoryStore {
     fn sweep(&self, now_ms: u64) -> Result<u64, StoreError> {
         let mut state = self.state();
         state.now_ms = now_ms;
-        let mut removed = 0;
-        for mailbox in state.mailboxes.values_mut() {
-            let before = mailbox.packets.len();
-            mailbox.packets.retain(|_, packet| !expired(packet, now_ms));
-            let MailboxState { packets, index, .. } = mailbox;
-            index.retain(|_, sequence| packets.contains_key(sequence));
-            removed += before - packets.len();
-        }
-        Ok(removed as u64)
+        Ok(state.mailboxes.values_mut().map(|mailbox| mailbox.sweep(now_ms)).sum())
     }
 
     fn start(&self) -> Cursor {
@@ -153,23 +118,37 @@ impl PacketStore for MemoryStore {
 
     fn addresses(&self) -> Result<Vec<(Address, Stat)>, StoreError> {
         let state = self.state();
-        let heard_of = state.mailboxes.iter().filter(|(_, mailbox)| mailbox.last_sequence > 0);
-        Ok(heard_of.map(|(address, mailbox)| (*address, mailbox.stat())).collect())
+        let heard_of = state.mailboxes.iter().filter(|(_, mailbox)| mailbox.ledger.last_sequence() > 0);
+        Ok(heard_of.map(|(address, mailbox)| (*address, mailbox.ledger.stat())).collect())
     }
 
     fn ids(&self, address: &Address, after: Option<&Id>, max: usize) -> Result<Vec<Id>, StoreError> {
-        let state = self.state();
-        let Some(mailbox) = state.mailboxes.get(address) else { return Ok(vec![]) };
-        let live = mailbox.index.iter().filter(|(id, sequence)| {
-            after.is_none_or(|after| *id > after) && !expired(&mailbox.packets[*sequence], state.now_ms)
-        });
-        Ok(live.map(|(id, _)| *id).take(max).collect())
+        Ok(self.read(address, |now_ms, mailbox| {
+            let ids = mailbox.ledger.ids(now_ms).filter(|id| after.is_none_or(|after| *id > after));
+            ids.take(max).copied().collect()
+        }))
     }
 
     fn fetch(&self, address: &Address, ids: &[Id]) -> Result<Vec<Verified>, StoreError> {
+        Ok(self.read(address, |now_ms, mailbox| {
+            let held = ids.iter().filter_map(|id| mailbox.packets.get(id));
+            held.filter(|packet| !super::expired(packet, now_ms)).copied().collect()
+        }))
+    }
+
+    fn digest(&self, address: &Address) -> Result<Digest, StoreError> {
+        Ok(self.read(address, |now_ms, mailbox| mailbox.ledger.digest(now_ms)))
+    }
+
+    fn digests(&self, after: Option<&Address>, max: usize) -> Result<Vec<(Address, Digest)>, StoreError> {
         let state = self.state();
-        let Some(mailbox) = state.mailboxes.get(address) else { return Ok(vec![]) };
-        let packets = ids.iter().filter_map(|id| mailbox.index.get(id)).map(|s| mailbox.packets[s]);
-        Ok(packets.filter(|packet| !expired(packet, state.now_ms)).collect())
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = state.mailboxes.range::<Address, _>((from, Bound::Unbounded));
+        let digests = all.map(|(address, mailbox)| (*address, mailbox.ledger.digest(state.now_ms)));
+        Ok(digests.filter(|(_, digest)| digest.count > 0).take(max).collect())
+    }
+
+    fn range(&self, address: &Address, prefix: &[u8]) -> Result<Range, StoreError> {
+        Ok(self.read(address, |now_ms, mailbox| mailbox.ledger.range(now_ms, prefix)))
     }
 }

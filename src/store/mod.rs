@@ -19,14 +19,23 @@
 //! - Sequences of a mailbox ascend from 1 and are used once in an epoch. A reader who pulled a packet
 //!   before it was superseded or retracted sees the newer version or the retraction under a new
 //!   sequence and sorts the older one out itself.
+//! - [`Caps`] bound what a mailbox holds. A packet beyond them is refused as if nobody had heard of it,
+//!   unless it takes another one's place: a newer version, or the retraction of a packet that is there.
+//!
+//! [`Ledger`] is these rules in their plainest form.
 
+mod digest;
 mod disk;
+mod ledger;
 mod memory;
 #[cfg(test)]
 mod tests;
 
+pub use digest::{Digest, Range};
+
 pub use disk::files::read_format;
 pub use disk::{DiskStore, Health, Loss, OpenReport};
+pub use ledger::Ledger;
 pub use memory::MemoryStore;
 
 use crate::address::Address;
@@ -67,6 +76,25 @@ pub enum Deposited {
     Duplicate,
     /// Not kept: a newer version, or the author's retraction, is there, or it has expired.
     Obsolete,
+    /// Not kept: the mailbox, or its author's part of it, is full. May be deposited again later.
+    OverQuota,
+}
+
+/// Most packets of one mailbox, expired ones included until they are swept; 0 is no cap. Replicas with
+/// different caps, or with one cap and another order of arrival, come to hold different packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    pub mailbox_packets: u64,
+    /// Of one author in one mailbox.
+    pub author_packets: u64,
+}
+
+impl Caps {
+    /// Whether a mailbox with so many packets, so many of them of one author, takes no more of theirs.
+    fn are_reached(&self, of_mailbox: u64, of_author: u64) -> bool {
+        let reached = |count, cap| cap != 0 && count >= cap;
+        reached(of_mailbox, self.mailbox_packets) || reached(of_author, self.author_packets)
+    }
 }
 
 /// One page of a mailbox, in ascending sequence.
@@ -77,6 +105,8 @@ pub struct Page {
     pub cursor: Cursor,
     /// Whether more packets lie behind the cursor now.
     pub more: bool,
+    /// Of the whole mailbox at the moment of the page, as [`PacketStore::digest`] gives it.
+    pub digest: Digest,
 }
 
 /// What a mailbox holds; packets that have expired count until they are swept.
@@ -160,7 +190,7 @@ pub trait PacketStore: Send + Sync {
     fn addresses(&self) -> Result<Vec<(Address, Stat)>, StoreError>;
 
     /// Ids of a mailbox's packets larger than `after`, ascending as byte strings, at most `max`,
-    /// without the expired: what two replicas compare.
+    /// without the expired and those known to be damaged.
     ///
     /// # Errors
     /// I/O.
@@ -171,6 +201,27 @@ pub trait PacketStore: Send + Sync {
     /// # Errors
     /// I/O.
     fn fetch(&self, address: &Address, ids: &[Id]) -> Result<Vec<Verified>, StoreError>;
+
+    /// Digest of a mailbox's packets, without the expired and those known to be damaged: exactly of
+    /// what [`PacketStore::ids`] lists. Of an empty or unknown mailbox it is [`Digest::default`].
+    ///
+    /// # Errors
+    /// I/O.
+    fn digest(&self, address: &Address) -> Result<Digest, StoreError>;
+
+    /// Addresses larger than `after` with their digests, ascending, at most `max`; fewer only at the
+    /// end. Mailboxes with nothing to list are left out.
+    ///
+    /// # Errors
+    /// I/O.
+    fn digests(&self, after: Option<&Address>, max: usize) -> Result<Vec<(Address, Digest)>, StoreError>;
+
+    /// What a mailbox holds under a prefix of the packet id, 0 to 31 bytes: ids, or digests of parts
+    /// where they are many. The same packets as [`PacketStore::digest`] sums up.
+    ///
+    /// # Errors
+    /// I/O.
+    fn range(&self, address: &Address, prefix: &[u8]) -> Result<Range, StoreError>;
 }
 
 /// Whether a packet has expired. A retraction never does: what it took back would return.
@@ -195,7 +246,7 @@ pub enum StoreError {
     #[error("store {path}: {problem}")]
     Format { path: PathBuf, problem: String },
     #[error(
-        "store {path}: has format version {found}, this program reads version {known}; nothing was opened: use the program that wrote it"
+        "store {path}: has format version {found}, this program reads version {known}; nothing was opened: use the program that wrote it, or move the folder away and start empty, to be refilled from the replicas"
     )]
     Version { path: PathBuf, found: u32, known: u32 },
     #[error(

@@ -5,7 +5,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `QISS` |
-//! | 4 | 4 | version, 1 |
+//! | 4 | 4 | version, 2 |
 //! | 8 | 32 | replica id, random |
 //! | 40 | 40 | zeros |
 //! | 80 | 16 | BLAKE3 `derive_key("qis 1 store format", bytes 0..80)`, the first 16 bytes |
@@ -17,7 +17,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `QISH` |
-//! | 4 | 4 | version, 1 |
+//! | 4 | 4 | version, 2 |
 //! | 8 | 8 | generation of the write, from 1 |
 //! | 16 | 8 | epoch |
 //! | 24 | 8 | commits so far |
@@ -35,7 +35,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const FORMAT_BYTES: usize = 96;
 const SLOT_BYTES: usize = 128;
 const SLOT_OFFSETS: [u64; 2] = [0, 4_096];

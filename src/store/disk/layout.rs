@@ -10,7 +10,8 @@
 //! | `latest` | address 32, BLAKE3 of author and evidence id 32 | author's sequence number 4, packet id 32 |
 //! | `retractions` | address 32, author 32, retracted packet id 32 | nothing |
 //! | `expiry` | expires at 8, address 32, packet id 32 | nothing |
-//! | `mailboxes` | address 32 | last sequence 8, observed 8, syntheses 8, retractions 8 |
+//! | `mailboxes` | address 32 | last sequence 8, observed 8, syntheses 8, retractions 8, sum of their ids 32 |
+//! | `authors` | address 32, author 32 | packets of the author in the mailbox 8, never 0 |
 //! | `head` | `head` | see [`Head`] |
 //!
 //! The checksum of a packet is the first 16 bytes of BLAKE3 `derive_key("qis 1 record", key | packet)`:
@@ -19,7 +20,8 @@
 use crate::address::Address;
 use crate::limits::PACKET_BYTES;
 use crate::packet::{Id, Kind, Packet, Verified};
-use crate::store::Stat;
+use crate::store::ledger::{Entry, Version};
+use crate::store::{Digest, Stat};
 
 /// Bytes of a checksum.
 pub const CHECKSUM_BYTES: usize = 16;
@@ -89,16 +91,6 @@ pub fn read_record(key: &[u8], value: &[u8]) -> Result<Verified, String> {
     Packet::parse(packet).map(Verified::checked_before).map_err(|e| e.to_string())
 }
 
-/// What the index knows of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub sequence: u64,
-    pub kind: Kind,
-    pub author: Id,
-    /// Unix milliseconds, 0 never.
-    pub expires_at: u64,
-}
-
 impl Entry {
     pub fn write(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(49);
@@ -125,10 +117,6 @@ impl Entry {
         let entry = Entry { sequence, kind, author: fields.bytes()?, expires_at: fields.u64()? };
         fields.end(entry)
     }
-
-    pub fn expired(&self, now_ms: u64) -> bool {
-        self.expires_at != 0 && self.expires_at <= now_ms
-    }
 }
 
 pub fn index_key(address: &Address, id: &Id) -> Vec<u8> {
@@ -139,9 +127,6 @@ pub fn index_key(address: &Address, id: &Id) -> Vec<u8> {
 pub fn latest_key(address: &Address, author: &Id, evidence: &Id) -> Vec<u8> {
     [&address[..], blake3::hash(&[*author, *evidence].concat()).as_bytes()].concat()
 }
-
-/// A version of one (author, evidence id); the larger one wins.
-pub type Version = (u32, Id);
 
 pub fn write_version(version: &Version) -> Vec<u8> {
     [&version.0.to_le_bytes()[..], &version.1].concat()
@@ -173,23 +158,43 @@ pub fn parse_expiry_key(key: &[u8]) -> Option<(u64, Address, Id)> {
     fields.end(parsed)
 }
 
-/// A mailbox's last sequence and what it holds.
-pub type MailboxEntry = (u64, Stat);
-
-pub fn write_mailbox((last, stat): &MailboxEntry) -> Vec<u8> {
-    [*last, stat.observed, stat.syntheses, stat.retractions].map(u64::to_le_bytes).concat()
+pub fn author_key(address: &Address, author: &Id) -> Vec<u8> {
+    [*address, *author].concat()
 }
 
-pub fn read_mailbox(value: &[u8]) -> Option<MailboxEntry> {
-    let mut fields = Fields(value);
-    let last = fields.u64()?;
-    let (observed, syntheses, retractions) = (fields.u64()?, fields.u64()?, fields.u64()?);
-    let packets = observed.saturating_add(syntheses).saturating_add(retractions);
-    fields.end((last, Stat { packets, observed, syntheses, retractions }))
+/// A counter of table `authors`.
+pub fn read_count(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// A mailbox's last sequence and what it holds, expired or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mailbox {
+    pub last: u64,
+    pub stat: Stat,
+    pub digest: Digest,
+}
+
+impl Mailbox {
+    pub fn write(&self) -> Vec<u8> {
+        let Stat { observed, syntheses, retractions, .. } = self.stat;
+        let numbers = [self.last, observed, syntheses, retractions];
+        numbers.iter().chain(&self.digest.sum).flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    pub fn read(value: &[u8]) -> Option<Mailbox> {
+        let mut fields = Fields(value);
+        let last = fields.u64()?;
+        let (observed, syntheses, retractions) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let sum = [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        let count = observed.saturating_add(syntheses).saturating_add(retractions);
+        let stat = Stat { packets: count, observed, syntheses, retractions };
+        fields.end(Mailbox { last, stat, digest: Digest { count, sum } })
+    }
 }
 
 /// Tables whose contents the head sums up.
-pub const TABLES: usize = 6;
+pub const TABLES: usize = 7;
 
 /// Number and digest of a table's entries. The digest is the sum modulo 2^64, in four lanes, of the
 /// BLAKE3 of each entry, so entries come and go in any order; it finds accidents, not forgers.
@@ -219,14 +224,16 @@ impl Sum {
     }
 }
 
+const HEAD_BODY_BYTES: usize = 16 + TABLES * 40;
+
 /// The state of the whole database, rewritten by each commit:
 ///
 /// | offset | bytes | field |
 /// |---|---|---|
 /// | 0 | 8 | epoch |
 /// | 8 | 8 | commits so far |
-/// | 16 | 6 x 40 | per table, in the order of the table above: entries 8, digest 32 |
-/// | 256 | 16 | BLAKE3 `derive_key("qis 1 head", bytes 0..256)`, the first 16 bytes |
+/// | 16 | 7 x 40 | per table, in the order of the table above: entries 8, digest 32 |
+/// | 296 | 16 | BLAKE3 `derive_key("qis 1 head", bytes 0..296)`, the first 16 bytes |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub epoch: u64,
@@ -245,7 +252,7 @@ impl Head {
     }
 
     pub fn write(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(272);
+        let mut bytes = Vec::with_capacity(HEAD_BODY_BYTES + CHECKSUM_BYTES);
         bytes.extend(self.epoch.to_le_bytes());
         bytes.extend(self.commits.to_le_bytes());
         for sum in &self.sums {
@@ -258,7 +265,7 @@ impl Head {
     }
 
     pub fn read(bytes: &[u8]) -> Option<Head> {
-        let (body, check) = bytes.split_at_checked(256)?;
+        let (body, check) = bytes.split_at_checked(HEAD_BODY_BYTES)?;
         if checksum("qis 1 head", &[body]) != check {
             return None;
         }

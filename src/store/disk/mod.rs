@@ -27,26 +27,29 @@
 //! a store in place deletes `high-water` in it: the next opening then begins a new epoch, and no
 //! cursor skips a sequence that is given out again.
 
+mod damage;
 pub mod files;
 mod layout;
 mod open;
+mod read;
+mod report;
 mod rules;
 mod tables;
 
-use super::{Cursor, Deposited, PacketStore, Page, Stat, StoreError, expired};
+pub use report::{Health, Loss, OpenReport};
+
+use super::{Caps, Cursor, Deposited, Digest, PacketStore, Page, Range, Stat, StoreError};
 use crate::address::Address;
-use crate::packet::{Id, Verified, hex};
+use crate::packet::{Id, Verified};
+use damage::Damage;
 use files::MarkFile;
-use layout::{Entry, Head, index_key, packet_key, parse_packet_key, read_mailbox, read_record};
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use layout::Head;
 use std::fmt;
 use std::fs::File;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tables::{Change, Table, Tables, is_damage};
+use tables::{Change, Tables};
 
 /// Packets that a sweep removes in one commit.
 const SWEEP_BATCH: usize = 1_000;
@@ -55,12 +58,12 @@ const SWEEP_BATCH: usize = 1_000;
 pub struct DiskStore {
     path: PathBuf,
     start: Cursor,
+    caps: Caps,
     now_ms: AtomicU64,
     /// Before `_lock`: the database closes while the lock is still held.
     tables: Tables,
     writer: Mutex<Writer>,
-    /// Places of damaged records met since opening.
-    damaged: Mutex<BTreeSet<(Address, u64)>>,
+    damage: Damage,
     _lock: File,
 }
 
@@ -97,87 +100,6 @@ impl fmt::Display for Halt {
     }
 }
 
-/// What opening found.
-#[derive(Clone, Debug)]
-pub struct OpenReport {
-    pub path: PathBuf,
-    pub replica: Id,
-    pub epoch: u64,
-    /// Whether the store was made by this call.
-    pub created: bool,
-    /// Packets in all mailboxes.
-    pub packets: u64,
-    /// `None` when nothing is missing.
-    pub loss: Option<Loss>,
-}
-
-/// What a store has lost since it was last open.
-#[derive(Clone, Debug)]
-pub struct Loss {
-    pub path: PathBuf,
-    pub problem: String,
-    /// Packets at the last acknowledgement; `None` where the high-water mark is gone.
-    pub packets_marked: Option<u64>,
-    /// Packets that are left.
-    pub packets_kept: u64,
-    pub epoch_before: u64,
-    pub epoch: u64,
-    /// Where the damaged database lies now.
-    pub moved_to: Option<PathBuf>,
-}
-
-impl fmt::Display for OpenReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.loss {
-            Some(loss) => loss.fmt(f),
-            None => write!(
-                f,
-                "store {}: {} packets, epoch {}, replica {}",
-                self.path.display(),
-                self.packets,
-                self.epoch,
-                hex(&self.replica[..8])
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "store {}: {}. ", self.path.display(), self.problem)?;
-        match self.packets_marked {
-            Some(marked) => write!(f, "Of {marked} packets it holds {}. ", self.packets_kept)?,
-            None => write!(f, "It holds {} packets, and goes on as a new replica. ", self.packets_kept)?,
-        }
-        write!(
-            f,
-            "Epoch {} -> {}: old cursors expire, and readers pull from the beginning. Refill it from the replicas.",
-            self.epoch_before, self.epoch
-        )?;
-        if let Some(moved_to) = &self.moved_to {
-            write!(f, " The damaged database lies in {}; delete it at will.", moved_to.display())?;
-        }
-        Ok(())
-    }
-}
-
-/// How a store is doing.
-#[derive(Clone, Debug)]
-pub struct Health {
-    pub replica: Id,
-    pub epoch: u64,
-    /// Synced batches so far, over all epochs.
-    pub commits: u64,
-    /// Packets in all mailboxes.
-    pub packets: u64,
-    /// Damaged records met since opening and not replaced by a new deposit; they are never returned.
-    pub damaged_records: u64,
-    /// Bytes of the database's files; journals count with the room they have reserved.
-    pub disk_bytes: u64,
-    /// Why writes stopped, if they did.
-    pub halted: Option<String>,
-}
-
 impl DiskStore {
     /// Opens or creates the store in a folder, and checks it: every key is read, the packets not.
     ///
@@ -185,14 +107,23 @@ impl DiskStore {
     /// A folder that is no store, or is open elsewhere, or has another version; a full or failing
     /// disk. Damage is no error: the report tells what was lost, and the store goes on in a new epoch.
     pub fn open(path: &Path) -> Result<(DiskStore, OpenReport), StoreError> {
+        DiskStore::open_with_caps(path, Caps::default())
+    }
+
+    /// Like [`DiskStore::open`]. Caps are not kept on disk; packets that are there already stay.
+    ///
+    /// # Errors
+    /// As [`DiskStore::open`].
+    pub fn open_with_caps(path: &Path, caps: Caps) -> Result<(DiskStore, OpenReport), StoreError> {
         let open::Opened { lock, tables, mark, head, report } = open::open(path)?;
         let store = DiskStore {
             path: path.into(),
             start: Cursor { replica: report.replica, epoch: report.epoch, sequence: 0 },
+            caps,
             now_ms: AtomicU64::new(0),
             tables,
             writer: Mutex::new(Writer { head, mark, halted: None }),
-            damaged: Mutex::default(),
+            damage: Damage::new(path),
             _lock: lock,
         };
         Ok((store, report))
@@ -209,7 +140,7 @@ impl DiskStore {
             epoch: self.start.epoch,
             commits,
             packets,
-            damaged_records: self.damaged().len() as u64,
+            damaged_records: self.damage.count(),
             disk_bytes: self.tables.disk_bytes(),
             halted,
         }
@@ -230,30 +161,15 @@ impl DiskStore {
                 }
             }
         }
-        Ok(self.damaged().len() as u64)
+        Ok(self.damage.count())
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn damaged(&self) -> MutexGuard<'_, BTreeSet<(Address, u64)>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)
-    }
-
-    fn report_damage(&self, address: &Address, sequence: u64, problem: &str) {
-        if self.damaged().insert((*address, sequence)) {
-            tracing::warn!(
-                "store {}: mailbox {}, record {sequence} is damaged ({problem}) and is passed over; \
-                 deposit the packet again, or let the replicas refill it",
-                self.path.display(),
-                hex(&address[..8]),
-            );
-        }
     }
 
     /// Whether writes have stopped for a reason that opening the store anew would mend: any but a disk
@@ -268,6 +184,7 @@ impl DiskStore {
 
     /// Makes a change durable and marks it.
     fn commit(&self, writer: &mut Writer, change: Change) -> Result<(), StoreError> {
+        let removed = change.removed_records();
         let result = if change.is_empty() {
             Ok(())
         } else {
@@ -285,7 +202,9 @@ impl DiskStore {
                 e => Halt::Failed(e.to_string()),
             };
             writer.halted.insert(halt).error(&self.path)
-        })
+        })?;
+        self.damage.forget(&removed);
+        Ok(())
     }
 
     fn check_halted(&self, writer: &Writer) -> Result<(), StoreError> {
@@ -302,59 +221,20 @@ impl PacketStore for DiskStore {
         let mut writer = self.writer();
         self.check_halted(&writer)?;
         let mut change = Change::new(&self.tables);
-        let one =
-            |(address, packet): &(Address, Verified)| rules::deposit(&mut change, now_ms, address, packet);
+        let one = |(address, packet): &(Address, Verified)| {
+            rules::deposit(&mut change, &self.caps, now_ms, address, packet)
+        };
         let results = batch.iter().map(one).collect::<Result<_, _>>()?;
-        let replaced = change.removed_records();
         self.commit(&mut writer, change)?;
-        self.damaged().retain(|place| !replaced.contains(place));
         Ok(results)
     }
 
     fn pull(&self, address: &Address, cursor: Option<Cursor>, max: usize) -> Result<Page, StoreError> {
-        let now_ms = self.now();
-        let snapshot = self.tables.snapshot();
-        let mailbox = self.tables.read(&snapshot, Table::Mailboxes, address, read_mailbox)?;
-        let (last, _) = mailbox.unwrap_or_default();
-        let mut cursor = self.start.resume(cursor, last)?;
-        let mut packets = Vec::new();
-        let from = Bound::Excluded(packet_key(address, cursor.sequence).to_vec());
-        let to = Bound::Included(packet_key(address, u64::MAX).to_vec());
-        for item in self.tables.range(&snapshot, Table::Packets, (from, to)) {
-            // The key is learnt even where the value cannot be read.
-            let place = Cell::new(None);
-            let read = item.into_inner_if(|key| {
-                place.set(parse_packet_key(key));
-                true
-            });
-            let Some((_, sequence)) = place.get() else {
-                return Err(match read {
-                    Ok(_) => self.tables.damaged(Table::Packets),
-                    Err(e) => self.tables.error(e),
-                });
-            };
-            let packet = match read {
-                Ok((key, value)) => read_record(&key, value.as_deref().unwrap_or_default()),
-                Err(e) if is_damage(&e) => Err(e.to_string()),
-                Err(e) => return Err(self.tables.error(e)),
-            };
-            match packet {
-                Err(problem) => self.report_damage(address, sequence, &problem),
-                Ok(packet) if expired(&packet, now_ms) => {}
-                Ok(_) if packets.len() == max => return Ok(Page { packets, cursor, more: true }),
-                Ok(packet) => {
-                    packets.push(packet);
-                    cursor.sequence = sequence;
-                }
-            }
-        }
-        Ok(Page { packets, cursor, more: false })
+        self.view().pull(self.start, address, cursor, max)
     }
 
     fn stat(&self, address: &Address) -> Result<Stat, StoreError> {
-        let snapshot = self.tables.snapshot();
-        let mailbox = self.tables.read(&snapshot, Table::Mailboxes, address, read_mailbox)?;
-        Ok(mailbox.unwrap_or_default().1)
+        Ok(self.view().mailbox(address)?.stat)
     }
 
     fn set_now(&self, now_ms: u64) {
@@ -367,19 +247,11 @@ impl PacketStore for DiskStore {
         loop {
             let mut writer = self.writer();
             self.check_halted(&writer)?;
-            let mut change = Change::new(&self.tables);
-            let to = match now_ms.checked_add(1) {
-                Some(end) => Bound::Excluded(end.to_be_bytes().to_vec()),
-                None => Bound::Unbounded,
-            };
-            let snapshot = self.tables.snapshot();
-            let range = self.tables.range(&snapshot, Table::Expiry, (Bound::Unbounded, to));
-            let keys: Result<Vec<_>, _> =
-                range.take(SWEEP_BATCH).map(|item| item.key().map(|key| key.to_vec())).collect();
-            let keys = keys.map_err(|e| self.tables.error(e))?;
+            let keys = self.view().expired().take(SWEEP_BATCH).collect::<Result<Vec<_>, _>>()?;
             if keys.is_empty() {
                 return Ok(removed);
             }
+            let mut change = Change::new(&self.tables);
             let count = rules::sweep(&mut change, &keys)?;
             self.commit(&mut writer, change)?;
             removed += count;
@@ -391,61 +263,29 @@ impl PacketStore for DiskStore {
     }
 
     fn addresses(&self) -> Result<Vec<(Address, Stat)>, StoreError> {
-        let snapshot = self.tables.snapshot();
-        let range = self.tables.range(&snapshot, Table::Mailboxes, ..);
-        let one = |item: fjall::Guard| {
-            let (key, value) = item.into_inner().map_err(|e| self.tables.error(e))?;
-            let parsed = <Address>::try_from(&key[..]).ok().zip(read_mailbox(&value));
-            let (address, (_, stat)) = parsed.ok_or_else(|| self.tables.damaged(Table::Mailboxes))?;
-            Ok((address, stat))
-        };
-        range.map(one).collect()
+        let view = self.view();
+        let all = view.mailboxes(None).map(|item| item.map(|(address, mailbox)| (address, mailbox.stat)));
+        all.collect()
     }
 
     fn ids(&self, address: &Address, after: Option<&Id>, max: usize) -> Result<Vec<Id>, StoreError> {
-        let now_ms = self.now();
-        let snapshot = self.tables.snapshot();
-        let from = match after {
-            Some(after) => Bound::Excluded(index_key(address, after)),
-            None => Bound::Included(index_key(address, &[0; 32])),
-        };
-        let to = Bound::Included(index_key(address, &[0xFF; 32]));
-        let mut ids = Vec::new();
-        for item in self.tables.range(&snapshot, Table::Index, (from, to)) {
-            if ids.len() == max {
-                break;
-            }
-            let (key, value) = item.into_inner().map_err(|e| self.tables.error(e))?;
-            let id = key.last_chunk::<32>().copied().zip(Entry::read(&value));
-            let (id, entry) = id.ok_or_else(|| self.tables.damaged(Table::Index))?;
-            if !entry.expired(now_ms) {
-                ids.push(id);
-            }
-        }
-        Ok(ids)
+        self.view().live(address, after, &[]).take(max).collect()
     }
 
     fn fetch(&self, address: &Address, ids: &[Id]) -> Result<Vec<Verified>, StoreError> {
-        let now_ms = self.now();
-        let snapshot = self.tables.snapshot();
-        let mut packets = Vec::new();
-        for id in ids {
-            let key = index_key(address, id);
-            let Some(entry) = self.tables.read(&snapshot, Table::Index, &key, Entry::read)? else {
-                continue;
-            };
-            let key = packet_key(address, entry.sequence);
-            let packet = match self.tables.get(&snapshot, Table::Packets, &key) {
-                Ok(value) => read_record(&key, value.as_deref().unwrap_or_default()),
-                Err(e) if is_damage(&e) => Err(e.to_string()),
-                Err(e) => return Err(self.tables.error(e)),
-            };
-            match packet {
-                Ok(packet) if expired(&packet, now_ms) => {}
-                Ok(packet) => packets.push(packet),
-                Err(problem) => self.report_damage(address, entry.sequence, &problem),
-            }
-        }
-        Ok(packets)
+        self.view().fetch(address, ids)
+    }
+
+    fn digest(&self, address: &Address) -> Result<Digest, StoreError> {
+        let view = self.view();
+        view.digest(address, &view.mailbox(address)?)
+    }
+
+    fn digests(&self, after: Option<&Address>, max: usize) -> Result<Vec<(Address, Digest)>, StoreError> {
+        self.view().digests(after, max)
+    }
+
+    fn range(&self, address: &Address, prefix: &[u8]) -> Result<Range, StoreError> {
+        Range::of(prefix, self.view().live(address, None, prefix))
     }
 }

@@ -15,7 +15,7 @@ use super::rules;
 use super::tables::{Change, Table, Tables, io_error};
 use super::{Loss, OpenReport};
 use crate::packet::Id;
-use crate::store::StoreError;
+use crate::store::{Caps, StoreError};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -240,7 +240,7 @@ fn rebuild(folder: &Path, old: Tables, epoch: u64) -> Result<u64, StoreError> {
     };
     pass(Table::Packets, &|change, key, value| {
         if let (Some(address), Ok(packet)) = (key.first_chunk(), read_record(key, value)) {
-            rules::deposit(change, 0, address, &packet)?;
+            rules::deposit(change, &Caps::default(), 0, address, &packet)?;
         }
         Ok(())
     })?;

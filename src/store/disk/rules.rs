@@ -1,23 +1,25 @@
 //! The rules of a mailbox over tables: what a deposit and a sweep change.
 
 use super::layout::{
-    Entry, MailboxEntry, Version, expiry_key, index_key, latest_key, packet_key, parse_expiry_key,
-    parse_retraction_key, read_mailbox, read_record, read_version, retraction_key, write_mailbox,
-    write_record, write_version,
+    Mailbox, author_key, expiry_key, index_key, latest_key, packet_key, parse_expiry_key,
+    parse_retraction_key, read_count, read_record, read_version, retraction_key, write_record, write_version,
 };
 use super::tables::{Change, Table, is_damage};
 use crate::address::Address;
 use crate::packet::{Id, Kind, Verified};
-use crate::store::{Deposited, StoreError, expired, expiry};
+use crate::store::ledger::{Entry, Version};
+use crate::store::{Caps, Deposited, StoreError, expired, expiry};
 
-/// Deposits one packet.
+/// Deposits one packet, as [`crate::store::Ledger::deposit`] does.
 pub fn deposit(
     change: &mut Change,
+    caps: &Caps,
     now_ms: u64,
     address: &Address,
     packet: &Verified,
 ) -> Result<Deposited, StoreError> {
-    let (id, author) = (packet.id(), *packet.author());
+    let (id, kind) = (packet.id(), packet.kind());
+    let (author, reference) = (*packet.author(), *packet.reference());
     if expired(packet, now_ms) {
         return Ok(Deposited::Obsolete);
     }
@@ -36,23 +38,36 @@ pub fn deposit(
         store(change, address, &id, packet)?;
         return Ok(Deposited::Stored);
     }
-    match packet.kind() {
-        Kind::Observed => {
-            let version = (packet.sequence(), id);
-            let key = latest_key(address, &author, packet.reference());
-            if !supersede(change, address, &key, &version)? {
-                return Ok(Deposited::Obsolete);
-            }
-            if retracted(change, address, &author, &id)? {
-                return Ok(Deposited::Obsolete);
-            }
+    let version = (packet.sequence(), id);
+    let latest_key = latest_key(address, &author, &reference);
+    let takes_place_of = match kind {
+        Kind::Observed => match change.read(Table::Latest, &latest_key, read_version)? {
+            Some(latest) if latest > version => return Ok(Deposited::Obsolete),
+            latest => latest.map(|(_, older)| older),
+        },
+        Kind::Synthesis => None,
+        Kind::Retraction => Some(reference),
+    };
+    let gone = match takes_place_of {
+        Some(other) => retractable(change, address, &author, &other)?.then_some(other),
+        None => None,
+    };
+    let retracted = kind != Kind::Retraction && retracted(change, address, &author, &id)?;
+    if !retracted && gone.is_none() && is_full(change, caps, address, &author)? {
+        return Ok(Deposited::OverQuota);
+    }
+    match kind {
+        Kind::Observed => change.put(Table::Latest, &latest_key, write_version(&version))?,
+        Kind::Synthesis => {}
+        Kind::Retraction => {
+            change.put(Table::Retractions, &retraction_key(address, &author, &reference), vec![])?;
         }
-        Kind::Synthesis => {
-            if retracted(change, address, &author, &id)? {
-                return Ok(Deposited::Obsolete);
-            }
-        }
-        Kind::Retraction => retract(change, address, &author, packet.reference())?,
+    }
+    if let Some(gone) = gone {
+        remove(change, address, &gone)?;
+    }
+    if retracted {
+        return Ok(Deposited::Obsolete);
     }
     store(change, address, &id, packet)?;
     Ok(Deposited::Stored)
@@ -72,72 +87,78 @@ pub fn sweep(change: &mut Change, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
     Ok(removed)
 }
 
-/// Notes a version as the latest one heard of; false if a newer one is known. One that is known as the
-/// latest and is not there has been retracted, has expired, or was lost: then it may come back.
-fn supersede(
-    change: &mut Change,
-    address: &Address,
-    key: &[u8],
-    version: &Version,
-) -> Result<bool, StoreError> {
-    let latest = change.read(Table::Latest, key, read_version)?;
-    match latest {
-        Some(latest) if latest > *version => return Ok(false),
-        Some(latest) if latest == *version => return Ok(true),
-        Some((_, older)) => {
-            remove(change, address, &older)?;
-        }
-        None => {}
-    }
-    change.put(Table::Latest, key, write_version(version))?;
-    Ok(true)
-}
-
 fn retracted(change: &mut Change, address: &Address, author: &Id, id: &Id) -> Result<bool, StoreError> {
     Ok(change.read(Table::Retractions, &retraction_key(address, author, id), |_| Some(()))?.is_some())
 }
 
-/// Notes a retraction, and removes its packet if that is there and of the same author.
-fn retract(change: &mut Change, address: &Address, author: &Id, id: &Id) -> Result<(), StoreError> {
-    change.put(Table::Retractions, &retraction_key(address, author, id), vec![])?;
-    if let Some(target) = indexed(change, address, id)?
-        && target.author == *author
-        && target.kind != Kind::Retraction
-    {
-        remove(change, address, id)?;
+/// Whether a packet is there that its author may take back, or replace by a newer version.
+fn retractable(change: &mut Change, address: &Address, author: &Id, id: &Id) -> Result<bool, StoreError> {
+    let entry = indexed(change, address, id)?;
+    Ok(entry.is_some_and(|entry| entry.author == *author && entry.kind != Kind::Retraction))
+}
+
+fn is_full(change: &mut Change, caps: &Caps, address: &Address, author: &Id) -> Result<bool, StoreError> {
+    if *caps == Caps::default() {
+        return Ok(false);
     }
-    Ok(())
+    let of_author = change.read(Table::Authors, &author_key(address, author), read_count)?;
+    Ok(caps.are_reached(mailbox(change, address)?.stat.packets, of_author.unwrap_or_default()))
 }
 
 /// Takes over a marker of table `latest` from a damaged database.
 pub fn restore_version(change: &mut Change, key: &[u8], version: &Version) -> Result<(), StoreError> {
     let Some(address) = key.first_chunk::<32>() else { return Ok(()) };
-    supersede(change, address, key, version).map(|_| ())
+    match change.read(Table::Latest, key, read_version)? {
+        Some(latest) if latest >= *version => return Ok(()),
+        Some((_, older)) => drop(remove(change, address, &older)?),
+        None => {}
+    }
+    change.put(Table::Latest, key, write_version(version))
 }
 
 /// Takes over a marker of table `retractions` from a damaged database.
 pub fn restore_retraction(change: &mut Change, key: &[u8]) -> Result<(), StoreError> {
     let Some((address, author, id)) = parse_retraction_key(key) else { return Ok(()) };
-    retract(change, &address, &author, &id)
+    change.put(Table::Retractions, key, vec![])?;
+    if retractable(change, &address, &author, &id)? {
+        remove(change, &address, &id)?;
+    }
+    Ok(())
 }
 
 fn indexed(change: &mut Change, address: &Address, id: &Id) -> Result<Option<Entry>, StoreError> {
     change.read(Table::Index, &index_key(address, id), Entry::read)
 }
 
-fn mailbox(change: &mut Change, address: &Address) -> Result<MailboxEntry, StoreError> {
-    Ok(change.read(Table::Mailboxes, address, read_mailbox)?.unwrap_or_default())
+fn mailbox(change: &mut Change, address: &Address) -> Result<Mailbox, StoreError> {
+    Ok(change.read(Table::Mailboxes, address, Mailbox::read)?.unwrap_or_default())
+}
+
+/// Adds to the number of an author's packets in a mailbox, or takes away; an entry is never 0.
+fn count(
+    change: &mut Change,
+    address: &Address,
+    author: &Id,
+    add: impl FnOnce(u64) -> u64,
+) -> Result<(), StoreError> {
+    let key = author_key(address, author);
+    match add(change.read(Table::Authors, &key, read_count)?.unwrap_or_default()) {
+        0 => change.remove(Table::Authors, &key),
+        count => change.put(Table::Authors, &key, count.to_le_bytes().into()),
+    }
 }
 
 fn store(change: &mut Change, address: &Address, id: &Id, packet: &Verified) -> Result<(), StoreError> {
-    let (last, mut stat) = mailbox(change, address)?;
-    let sequence = last + 1;
-    stat.add(packet.kind());
-    change.put(Table::Mailboxes, address, write_mailbox(&(sequence, stat)))?;
+    let mut mailbox = mailbox(change, address)?;
+    mailbox.last += 1;
+    mailbox.stat.add(packet.kind());
+    mailbox.digest.add(id);
+    change.put(Table::Mailboxes, address, mailbox.write())?;
+    count(change, address, packet.author(), |count| count.saturating_add(1))?;
     let expires_at = expiry(packet).unwrap_or_default();
-    let entry = Entry { sequence, kind: packet.kind(), author: *packet.author(), expires_at };
+    let entry = Entry { sequence: mailbox.last, kind: packet.kind(), author: *packet.author(), expires_at };
     change.put(Table::Index, &index_key(address, id), entry.write())?;
-    let key = packet_key(address, sequence);
+    let key = packet_key(address, mailbox.last);
     change.put_new(Table::Packets, &key, write_record(&key, packet));
     if expires_at != 0 {
         change.put(Table::Expiry, &expiry_key(expires_at, address, id), vec![])?;
@@ -153,8 +174,10 @@ fn remove(change: &mut Change, address: &Address, id: &Id) -> Result<bool, Store
     if entry.expires_at != 0 {
         change.remove(Table::Expiry, &expiry_key(entry.expires_at, address, id))?;
     }
-    let (last, mut stat) = mailbox(change, address)?;
-    stat.remove(entry.kind);
-    change.put(Table::Mailboxes, address, write_mailbox(&(last, stat)))?;
+    let mut mailbox = mailbox(change, address)?;
+    mailbox.stat.remove(entry.kind);
+    mailbox.digest.remove(id);
+    change.put(Table::Mailboxes, address, mailbox.write())?;
+    count(change, address, &entry.author, |count| count.saturating_sub(1))?;
     Ok(true)
 }

@@ -26,14 +26,22 @@ pub enum Table {
     Retractions = 3,
     Expiry = 4,
     Mailboxes = 5,
+    Authors = 6,
 }
 
 impl Table {
-    pub const ALL: [Table; TABLES] =
-        [Table::Packets, Table::Index, Table::Latest, Table::Retractions, Table::Expiry, Table::Mailboxes];
+    pub const ALL: [Table; TABLES] = [
+        Table::Packets,
+        Table::Index,
+        Table::Latest,
+        Table::Retractions,
+        Table::Expiry,
+        Table::Mailboxes,
+        Table::Authors,
+    ];
 
     fn name(self) -> &'static str {
-        ["packets", "index", "latest", "retractions", "expiry", "mailboxes"][self as usize]
+        ["packets", "index", "latest", "retractions", "expiry", "mailboxes", "authors"][self as usize]
     }
 }
 

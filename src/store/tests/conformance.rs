@@ -1,10 +1,10 @@
 //! Disk = memory = model, over random histories.
 
 use super::model::Model;
-use super::{observed, retraction, sign, synthesis};
+use super::{many, observed, retraction, sign, synthesis};
 use crate::address::Address;
 use crate::packet::{Id, Verified};
-use crate::store::{Cursor, Deposited, DiskStore, MemoryStore, PacketStore, StoreError};
+use crate::store::{Caps, Cursor, Deposited, Digest, DiskStore, MemoryStore, PacketStore, Range, StoreError};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -88,6 +88,7 @@ fn pull(
     assert_eq!(page.cursor.sequence, expected.last().map_or(after, |(sequence, _)| *sequence));
     let expected: Vec<_> = expected.into_iter().map(|(_, packet)| packet).collect();
     assert_eq!(page.packets, expected);
+    assert_eq!(page.digest, model.ids(now, &address(mailbox)).iter().collect());
     page.cursor
 }
 
@@ -98,8 +99,14 @@ fn compare_all(store: &dyn PacketStore, model: &Model, now: u64) {
         let address = address(number);
         assert_eq!(store.stat(&address).expect("stat"), model.stat(&address));
         let live = model.live(now, &address);
-        let mut ids: Vec<Id> = live.iter().map(|(_, packet)| packet.id()).collect();
-        ids.sort_unstable();
+        let mut ids = model.ids(now, &address);
+        assert_eq!(store.digest(&address).expect("a digest"), ids.iter().collect());
+        for prefix in
+            [&[][..], &[0], &[0xFF; 31]].into_iter().chain(ids.iter().flat_map(|id| [&id[..1], &id[..31]]))
+        {
+            let under = ids.iter().filter(|id| id.starts_with(prefix)).copied().collect();
+            assert_eq!(store.range(&address, prefix).expect("a range"), Range::Ids(under));
+        }
         let mut got = store.ids(&address, None, 3).expect("ids");
         while let more = store.ids(&address, got.last(), 3).expect("ids")
             && !more.is_empty()
@@ -113,6 +120,18 @@ fn compare_all(store: &dyn PacketStore, model: &Model, now: u64) {
         fetched.retain(|packet| !live.iter().any(|(_, p)| p == packet));
         assert!(fetched.is_empty());
     }
+    let mut digests = store.digests(None, 1).expect("digests");
+    while let more = store.digests(digests.last().map(|(address, _)| address), 1).expect("digests")
+        && !more.is_empty()
+    {
+        digests.extend(more);
+    }
+    assert_eq!(digests, model.digests(now));
+}
+
+fn caps() -> impl Strategy<Value = Caps> {
+    let caps = |(mailbox_packets, author_packets)| Caps { mailbox_packets, author_packets };
+    prop::sample::select(vec![(0, 0), (0, 0), (4, 0), (0, 2), (5, 3)]).prop_map(caps)
 }
 
 proptest! {
@@ -120,15 +139,16 @@ proptest! {
 
     #[test]
     fn disk_memory_and_model_agree(
+        caps in caps(),
         steps in prop::collection::vec(step(universe().len()), 1..30),
     ) {
         let packets = universe();
         let folder = tempfile::tempdir().expect("a folder");
-        let (disk, report) = DiskStore::open(folder.path()).expect("a store");
+        let (disk, report) = DiskStore::open_with_caps(folder.path(), caps).expect("a store");
         prop_assert!(report.created && report.loss.is_none());
         let mut disk = Some(disk);
-        let memory = MemoryStore::new([1; 32]);
-        let mut model = Model::default();
+        let memory = MemoryStore::with_caps([1; 32], caps);
+        let mut model = Model::new(caps);
         let mut now = 1;
         let mut cursors = [[None; 2]; 2];
         for step in steps {
@@ -158,7 +178,8 @@ proptest! {
                 }
                 Step::Reopen => {
                     drop(disk.take());
-                    let (store, report) = DiskStore::open(folder.path()).expect("the store again");
+                    let (store, report) =
+                        DiskStore::open_with_caps(folder.path(), caps).expect("the store again");
                     prop_assert!(report.loss.is_none(), "{}", report);
                     disk = Some(store);
                 }
@@ -206,5 +227,78 @@ fn a_cursor_of_another_replica_or_of_the_future_expires() {
             let error = store.pull(&address(0), Some(cursor), 1).expect_err("an expired cursor");
             assert!(matches!(error, StoreError::CursorExpired { .. }), "{error}");
         }
+    }
+}
+
+#[test]
+fn a_full_mailbox_takes_only_what_takes_a_place() {
+    let caps = Caps { mailbox_packets: 3, author_packets: 2 };
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = DiskStore::open_with_caps(folder.path(), caps).expect("a store").0;
+    let memory = MemoryStore::with_caps([1; 32], caps);
+    for store in [&disk as &dyn PacketStore, &memory] {
+        let deposit = |packet: &Verified| store.deposit(0, &[(address(0), *packet)]).expect("a deposit")[0];
+        let version = |author, evidence, sequence| sign(author, &observed(author, evidence, sequence, ""));
+        let mut expiring = observed(1, 0, 1, "");
+        expiring.expires_at = 50;
+        assert_eq!(deposit(&version(0, 0, 1)), Deposited::Stored);
+        assert_eq!(deposit(&version(0, 1, 1)), Deposited::Stored);
+        assert_eq!(deposit(&version(0, 2, 2)), Deposited::OverQuota, "a third packet of one author");
+        assert_eq!(deposit(&version(0, 0, 1)), Deposited::Duplicate);
+        assert_eq!(deposit(&version(0, 0, 2)), Deposited::Stored, "a newer version");
+        assert_eq!(deposit(&sign(1, &expiring)), Deposited::Stored);
+        assert_eq!(deposit(&sign(1, &synthesis(1))), Deposited::OverQuota, "a fourth packet");
+        let back = sign(0, &retraction(version(0, 1, 1).id(), 9));
+        assert_eq!(deposit(&back), Deposited::Stored, "a retraction takes its packet's place");
+        let other = sign(1, &retraction([9; 32], 9));
+        assert_eq!(deposit(&other), Deposited::OverQuota, "a retraction of nothing that is here");
+        store.sweep(60).expect("a sweep");
+        assert_eq!(deposit(&sign(1, &synthesis(1))), Deposited::Stored, "there is room again");
+        store.deposit(60, &[(address(1), other)]).expect("a deposit");
+        assert_eq!(store.stat(&address(1)).expect("stat").packets, 1, "each mailbox has its own caps");
+        assert_eq!(deposit(&version(0, 2, 1)), Deposited::OverQuota, "the refused version left no marker");
+    }
+}
+
+/// All ids of a mailbox, found through digests of parts alone; checks each digest on the way.
+fn walk(store: &dyn PacketStore, address: &Address, prefix: &[u8], whole: Digest) -> Vec<Id> {
+    match store.range(address, prefix).expect("a range") {
+        Range::Ids(ids) => {
+            assert_eq!(ids.iter().collect::<Digest>(), whole);
+            ids
+        }
+        Range::Parts(parts) => {
+            let part = |(next, digest): (u8, &Digest)| match digest.count {
+                0 => vec![],
+                _ => walk(store, address, &[prefix, &[next]].concat(), *digest),
+            };
+            (0..=255).zip(parts.iter()).flat_map(part).collect()
+        }
+    }
+}
+
+#[test]
+fn a_large_mailbox_is_compared_part_by_part() {
+    let mut packets = many(700);
+    let mut expiring = observed(1, 0, 1, "");
+    expiring.expires_at = 5;
+    packets.push(sign(1, &expiring));
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = DiskStore::open(folder.path()).expect("a store").0;
+    let memory = MemoryStore::new([1; 32]);
+    let mut ids: Vec<Id> = packets[..700].iter().map(|packet| packet.id()).collect();
+    ids.sort_unstable();
+    for store in [&disk as &dyn PacketStore, &memory] {
+        for mailbox in [0, 1, 2] {
+            let batch: Vec<_> = packets.iter().map(|&packet| (address(mailbox), packet)).collect();
+            store.deposit(1, &batch).expect("a deposit");
+        }
+        store.set_now(5);
+        let digest = store.digest(&address(1)).expect("a digest");
+        assert_eq!(digest, ids.iter().collect());
+        assert!(matches!(store.range(&address(1), &[]).expect("a range"), Range::Parts(_)));
+        assert_eq!(walk(store, &address(1), &[], digest), ids);
+        let digests: Vec<_> = (0..3).map(|mailbox| (address(mailbox), digest)).collect();
+        assert_eq!(store.digests(None, 9).expect("digests"), digests);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{many, observed, sign};
 use crate::packet::{Id, Verified};
-use crate::store::{Cursor, Deposited, DiskStore, Loss, PacketStore, StoreError};
+use crate::store::{Cursor, Deposited, DiskStore, Loss, PacketStore, Range, StoreError};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -91,7 +91,9 @@ fn remove_first_entry(folder: &Path, table: &str) {
 #[test]
 fn entries_missing_from_the_middle_lead_to_a_rebuild() {
     let packets = many(40);
-    for (table, kept) in [("packets", 39), ("index", 40), ("latest", 40), ("mailboxes", 40), ("head", 40)] {
+    for (table, kept) in
+        [("packets", 39), ("index", 40), ("latest", 40), ("mailboxes", 40), ("authors", 40), ("head", 40)]
+    {
         let folder = tempfile::tempdir().expect("a folder");
         let old = filled(folder.path(), &packets);
         remove_first_entry(folder.path(), table);
@@ -202,6 +204,13 @@ fn a_damaged_record_is_counted_passed_over_and_replaced_by_a_deposit() {
     assert!(loss.is_none(), "records are checked on read");
     let page = store.pull(&HERE, None, 10).expect("a page");
     assert_eq!(page.packets, [packets[0], packets[2]]);
+    let mut left = [packets[0].id(), packets[2].id()];
+    left.sort_unstable();
+    assert_eq!(page.digest, left.iter().collect(), "no replica refills what the digest claims");
+    assert_eq!(store.digest(&HERE).expect("a digest"), page.digest);
+    assert_eq!(store.digests(None, 9).expect("digests"), [(HERE, page.digest)]);
+    assert_eq!(store.ids(&HERE, None, 9).expect("ids"), left);
+    assert_eq!(store.range(&HERE, &[]).expect("a range"), Range::Ids(left.to_vec()));
     assert!(store.fetch(&HERE, &[packets[1].id()]).expect("packets").is_empty());
     assert_eq!(store.health().damaged_records, 1);
     assert_eq!(store.check_records().expect("checked"), 1);
@@ -225,10 +234,10 @@ fn a_second_opening_a_strange_version_and_a_strange_folder_are_refused_by_name()
     let format = folder.path().join("FORMAT");
     let good = fs::read(&format).expect("the file");
     let mut newer = good.clone();
-    newer[4] = 2;
+    newer[4] = 3;
     fs::write(&format, &newer).expect("written");
     let error = DiskStore::open(folder.path()).err().expect("a refusal");
-    assert!(matches!(error, StoreError::Version { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Version { found: 3, known: 2, .. }), "{error}");
     let mut damaged = good.clone();
     damaged[20] ^= 1;
     for bytes in [&damaged[..], &good[..50], b""] {

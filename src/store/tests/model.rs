@@ -2,10 +2,11 @@
 
 use crate::address::Address;
 use crate::packet::{Id, Kind, Verified};
-use crate::store::{Deposited, Stat, expired};
+use crate::store::{Caps, Deposited, Digest, Stat, expired};
 
 #[derive(Default)]
 pub struct Model {
+    caps: Caps,
     /// Every deposit that had not expired on arrival.
     heard: Vec<(Address, Verified)>,
     /// Every packet that was stored, with the number of packets stored in its mailbox up to it.
@@ -15,6 +16,10 @@ pub struct Model {
 }
 
 impl Model {
+    pub fn new(caps: Caps) -> Model {
+        Model { caps, ..Model::default() }
+    }
+
     fn at<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a Verified> {
         self.heard.iter().filter(move |(a, _)| a == address).map(|(_, packet)| packet)
     }
@@ -40,6 +45,7 @@ impl Model {
         if expired(&packet, now) {
             return Deposited::Obsolete;
         }
+        let before = self.held(&address);
         self.heard.push((address, packet));
         if self.displaced(&address, &packet) {
             return Deposited::Obsolete;
@@ -47,9 +53,21 @@ impl Model {
         if self.stored.iter().any(|(a, p, _)| *a == address && *p == packet) {
             return Deposited::Duplicate;
         }
+        let takes_a_place = self.held(&address).len() < before.len();
+        if !takes_a_place && self.is_full(&before, &packet) {
+            self.heard.pop();
+            return Deposited::OverQuota;
+        }
         let sequence = 1 + self.stored.iter().filter(|(a, ..)| *a == address).count() as u64;
         self.stored.push((address, packet, sequence));
         Deposited::Stored
+    }
+
+    fn is_full(&self, held: &[(u64, Verified)], packet: &Verified) -> bool {
+        let of_author = held.iter().filter(|(_, other)| other.author() == packet.author()).count() as u64;
+        let Caps { mailbox_packets, author_packets } = self.caps;
+        (mailbox_packets > 0 && held.len() as u64 >= mailbox_packets)
+            || (author_packets > 0 && of_author >= author_packets)
     }
 
     /// (sequence, packet) of all that is there, expired or not.
@@ -62,6 +80,18 @@ impl Model {
         let mut held = self.held(address);
         held.retain(|(_, packet)| !expired(packet, now));
         held
+    }
+
+    /// Ids of the live packets, ascending.
+    pub fn ids(&self, now: u64, address: &Address) -> Vec<Id> {
+        let mut ids: Vec<Id> = self.live(now, address).iter().map(|(_, packet)| packet.id()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub fn digests(&self, now: u64) -> Vec<(Address, Digest)> {
+        let all = self.addresses().into_iter().map(|(a, _)| (a, self.ids(now, &a).iter().collect()));
+        all.filter(|(_, digest): &(_, Digest)| digest.count > 0).collect()
     }
 
     pub fn stat(&self, address: &Address) -> Stat {
