@@ -112,7 +112,7 @@ fn nodes_and_authors_are_admitted_extended_and_revoked() {
     let lists = load(folder.as_ref()).unwrap();
     assert_eq!(lists.epochs(), (5, 3));
     assert!(!lists.admits_node(&NodeKey::of_peer(&peer(1).to_bytes()), now_ms()));
-    assert!(!lists.admits_author(&AuthorKey::from_seed([1; 32]).public().to_owned(), now_ms()));
+    assert!(!lists.admits_author(AuthorKey::from_seed([1; 32]).public(), now_ms()));
     assert!(lists.admits_author(&my_key, now_ms()));
 
     let shown = done(&["show", &folder]);

@@ -249,8 +249,8 @@ mod tests {
         );
         assert!(refused(&with(49, 1)).contains("a list of authors where one of nodes belongs"));
         // Every single byte counts.
-        for at in 0..good.len() {
-            refused(&with(at, good[at] ^ 0x10));
+        for (at, byte) in good.iter().enumerate() {
+            refused(&with(at, byte ^ 0x10));
         }
     }
 
