@@ -56,6 +56,12 @@ pub const REPLICAS: usize = 8;
 pub const ACKNOWLEDGING_DISKS: usize = 3;
 /// Most members a node keeps in its list: full membership, one hop.
 pub const MEMBERS_MAX: usize = 1_024;
+/// Most authors in the signed list of a swarm.
+pub const AUTHORS_LISTED_MAX: usize = 65_536;
+/// Token buckets that a node keeps of peers, of subnets and of authors, each.
+pub const QUOTA_BUCKETS_MAX: usize = 65_536;
+/// Peers, and authors, whose deposits and questions a node counts apart.
+pub const PARTICIPANTS_MAX: usize = 4_096;
 /// Most addresses that are kept of one member.
 pub const MEMBER_ADDRESSES_MAX: usize = 8;
 /// Longest binary multiaddress on the wire, in bytes.
@@ -87,6 +93,8 @@ const _: () = assert!(SLOTS * 254 * 254 < 1 << 23);
 const _: () = assert!(PACKET_SIGNED_BYTES + 64 == PACKET_BYTES);
 const _: () = assert!(ACKNOWLEDGING_DISKS <= REPLICAS);
 const _: () = assert!(CONNECTIONS_INCOMING_MAX < CONNECTIONS_MAX && REQUESTS_PER_PEER_MAX < REQUESTS_MAX);
+// Every listed author has a bucket of its own.
+const _: () = assert!(AUTHORS_LISTED_MAX <= QUOTA_BUCKETS_MAX);
 
 /// Version of the formulas that turn tallies into answers; a view names the one it was made for.
 pub const FINISH_VERSION: u16 = 1;

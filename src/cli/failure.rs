@@ -11,6 +11,7 @@ use crate::packet::FileError;
 use crate::run::deposit::DepositError;
 use crate::run::key::KeyError;
 use crate::run::node::NodeError;
+use crate::run::swarm::SwarmError;
 use crate::run::{AuthorError, LearnerError};
 use crate::store::StoreError;
 use miette::{Diagnostic, MietteDiagnostic, Report};
@@ -135,6 +136,24 @@ impl From<AuthorError> for Failure {
         match &error {
             AuthorError::Damaged { .. } | AuthorError::Format { .. } => Failure::rejected(error),
             _ => Failure::failed(error),
+        }
+    }
+}
+
+impl From<SwarmError> for Failure {
+    fn from(error: SwarmError) -> Failure {
+        use SwarmError as E;
+        match &error {
+            E::Io { .. } | E::Random(_) | E::NoSwarm { .. } | E::Lost { .. } => Failure::failed(error),
+            E::Key(KeyError::Length { .. }) => Failure::rejected(error),
+            E::Key(_) => Failure::failed(error),
+            E::Exists { .. } | E::NotListed { .. } | E::Draft { .. } => Failure::usage(error.to_string()),
+            E::KeyDamaged { .. }
+            | E::KeyFormat { .. }
+            | E::Stale { .. }
+            | E::File { .. }
+            | E::List { .. }
+            | E::OtherSwarm { .. } => Failure::rejected(error),
         }
     }
 }

@@ -8,13 +8,19 @@
 //! - [`members`]: who belongs to the swarm, who is silent, whom to greet when
 //! - [`deposit`]: one batch on its way to its replicas, with retries and hand-off
 //! - [`gather`]: one pull from every reachable replica, as a union
+//! - [`lists`]: which nodes and authors the swarm key admits
+//! - [`quota`]: how much a peer, a subnet and an author may ask of us
+//! - [`participation`]: who deposits, who asks
 //!
 //! Times are milliseconds of any clock that never runs backwards.
 
 pub mod deposit;
 pub mod gather;
+pub mod lists;
 pub mod members;
+pub mod participation;
 pub mod placement;
+pub mod quota;
 
 pub use deposit::Deposit;
 pub use gather::{Gather, Union};

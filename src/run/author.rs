@@ -4,10 +4,10 @@
 //! replicas. So numbers are reserved durably before they are used, under a lock that other processes
 //! with the same file wait for: after a crash some are skipped, none is used twice.
 
-use crate::packet::{AuthorKey, hex, unhex};
+use super::files::{self, Readers};
+use crate::packet::{AuthorKey, Id, hex, unhex};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Version of the author file.
@@ -55,6 +55,14 @@ impl AuthorFile {
             Some(file) => Ok(file),
             None => AuthorFile::create(path),
         }
+    }
+
+    /// The author key of an author file, which stays as it is; `None` where there is no file.
+    ///
+    /// # Errors
+    /// As [`AuthorFile::open`].
+    pub fn public(path: &Path) -> Result<Option<Id>, AuthorError> {
+        Ok(AuthorFile::read(path)?.map(|file| *file.key().public()))
     }
 
     fn read(path: &Path) -> Result<Option<AuthorFile>, AuthorError> {
@@ -107,31 +115,15 @@ impl AuthorFile {
 
     fn save(&self) -> Result<(), AuthorError> {
         let content = Content { format: FORMAT, seed: hex(&self.seed), next_sequence: self.next_sequence };
-        let write = || -> std::io::Result<()> {
-            let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            // Temporary files are readable by their owner only, and stay so under their new name.
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, &content)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|e| e.error)?;
-            // The new name itself must survive a crash.
-            std::fs::File::open(folder)?.sync_all()
-        };
-        write().map_err(|source| AuthorError::Io { path: self.path.clone(), source })
+        let io = |source| AuthorError::Io { path: self.path.clone(), source };
+        let mut bytes = serde_json::to_vec_pretty(&content).map_err(|error| io(error.into()))?;
+        bytes.push(b'\n');
+        files::replace(&self.path, &bytes, Readers::Owner).map_err(io)
     }
 }
 
-/// Waits until no other process uses the author file; until the lock is dropped none will. It lies
-/// beside the file, which is replaced at every change.
 fn lock(path: &Path) -> Result<std::fs::File, AuthorError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".lock");
-    let lock_path = path.with_file_name(name);
-    let io = |source| AuthorError::Io { path: path.into(), source };
-    let file = std::fs::File::options().create(true).append(true).open(&lock_path).map_err(io)?;
-    file.lock().map_err(io)?;
-    Ok(file)
+    files::lock(path).map_err(|source| AuthorError::Io { path: path.into(), source })
 }
 
 #[cfg(test)]

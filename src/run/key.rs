@@ -64,8 +64,9 @@ fn private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// That nobody but its owner can read a secret file.
 #[cfg(unix)]
-fn check_mode(path: &Path) -> Result<(), KeyError> {
+pub(super) fn check_mode(path: &Path) -> Result<(), KeyError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::metadata(path).map_err(|source| KeyError::Io { path: path.into(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
@@ -73,7 +74,7 @@ fn check_mode(path: &Path) -> Result<(), KeyError> {
 }
 
 #[cfg(not(unix))]
-fn check_mode(_: &Path) -> Result<(), KeyError> {
+pub(super) fn check_mode(_: &Path) -> Result<(), KeyError> {
     Ok(())
 }
 

@@ -4,17 +4,21 @@
 //! - [`known`]: what it has read of mailboxes, kept warm
 //! - [`author`]: an author's key and sequence counter on disk
 //! - [`places`]: the addresses of packets under the views of domain files, and admission by them
+//! - [`swarm`]: the swarm key, and the signed lists as files
+//! - [`files`]: small files that are replaced as a whole
 //! - [`key`]: a node's own key, kept in its store's folder
 //! - [`node`]: a node on a disk, from start to shutdown
 //! - [`deposit`]: a packet file on its way into the mailboxes
 
 pub mod author;
 pub mod deposit;
+mod files;
 pub mod key;
 pub mod known;
 pub mod learner;
 pub mod node;
 pub mod places;
+pub mod swarm;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ mod tests;
 
 pub use error::TableError;
 pub use records::Bytes;
-pub use time::parse_time;
+pub use time::{parse_time, time_text};
 
 pub(in crate::domain) use records::Records;
 

@@ -1,4 +1,4 @@
-//! Times of observation as people write them.
+//! Times as people write and read them.
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -90,9 +90,34 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
 
+/// Unix milliseconds to the minute, UTC, as [`parse_time`] reads them: `2024-05-31 08:30Z`.
+pub fn time_text(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    // Years from March on, as above; 400 of them have 146,097 days.
+    let days = minutes / (24 * 60) + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}Z", minutes / 60 % 24, minutes % 60)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_time;
+    use super::{DAY_MS, parse_time, time_text};
+
+    #[test]
+    fn times_are_read_as_they_are_shown() {
+        assert_eq!(time_text(0), "1970-01-01 00:00Z");
+        assert_eq!(time_text(1_717_144_259_999), "2024-05-31 08:30Z");
+        // Every day of 500 years: all lengths of months and all kinds of leap years.
+        for day in 0..500 * 366 {
+            let ms = day * DAY_MS as u64 + day % 1_440 * 60_000;
+            assert_eq!(parse_time(&time_text(ms)), Some(ms), "{}", time_text(ms));
+        }
+    }
 
     #[test]
     fn dates_and_times_are_read() {
