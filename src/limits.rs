@@ -38,6 +38,14 @@ pub const FEATURES_MAX: usize = 1_024;
 pub const ACTIONS_MAX: usize = 0xFFFF;
 /// Most packets in one frame on the wire.
 pub const FRAME_PACKETS_MAX: usize = 1_024;
+/// Most ranges of a mailbox in one question.
+pub const RANGES_FRAME_MAX: usize = 256;
+/// Most ranges asked for in one comparison of a mailbox: enough for 16 million packets.
+pub const RECONCILE_RANGES_MAX: usize = 1 << 17;
+/// Mailboxes that may wait to be repaired; the rest is found again in the next round.
+pub const REPAIR_QUEUE_MAX: usize = 4_096;
+/// Mailboxes whose digests stand in one frame.
+pub const COMPARE_MAILBOXES_MAX: usize = 1_024;
 /// How far an observation may lie in the future when it is admitted, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Batches of mailboxes that a node keeps warm between questions.
@@ -74,6 +82,13 @@ pub const REASON_BYTES_MAX: usize = 255;
 pub const REQUESTS_PER_PEER_MAX: usize = 16;
 /// Requests of all peers that a node works on, or has waiting, at a time.
 pub const REQUESTS_MAX: usize = 128;
+/// Longest wait of a subscription, in milliseconds: below the time in which any request is answered.
+pub const SUBSCRIPTION_WAIT_MS_MAX: u64 = 10_000;
+/// Subscriptions of one peer, and of all, that wait at a time.
+pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 16;
+pub const SUBSCRIPTIONS_MAX: usize = 4_096;
+/// Ids that a reader remembers of mailboxes between pulls, about; a mailbox beyond it is read anew.
+pub const SEEN_IDS_MAX: usize = 1 << 21;
 /// Open connections of a node.
 pub const CONNECTIONS_MAX: u32 = 2_048;
 /// Open connections that others have dialled: dialling out stays possible when they are used up.

@@ -30,7 +30,9 @@ async fn eight_nodes_deposit_pull_and_stat_knowing_one_peer_each() {
     assert!(pulled.bytes >= 2_500 * 512);
     assert!(pulled.packets.is_sorted_by_key(|packet| packet.id()));
     assert_eq!(client.mailbox().stat(&ADDRESS).await.unwrap().packets, 2_500);
-    // Eight replicas delivered, each signature was checked once.
+    // Each packet crossed the network once, though eight replicas hold it, and was checked once. Copies on
+    // their way to slower replicas may differ by a digest for a moment.
+    assert_eq!(pulled.bytes, 2_500 * 512);
     assert_eq!(client.traffic().signatures_checked, 2_500);
 
     // From the position on only news comes.
@@ -41,7 +43,7 @@ async fn eight_nodes_deposit_pull_and_stat_knowing_one_peer_each() {
     let mut found = Vec::new();
     for _ in 0..50 {
         let next = client.mailbox().pull(&ADDRESS, &position).await.unwrap();
-        assert!(next.bytes <= 8 * 20 * 512);
+        assert!(next.bytes <= 20 * 512, "news cross once");
         found.extend(next.packets);
         position = next.position;
         if found.len() >= 20 {
@@ -54,8 +56,7 @@ async fn eight_nodes_deposit_pull_and_stat_knowing_one_peer_each() {
 
     // What is on its way to the slower replicas arrives everywhere.
     for node in &nodes {
-        let store = node.mailbox();
-        wait_for(|| store.replicas(&ADDRESS).len() == 8, "eight replicas").await;
+        assert_eq!(node.mailbox().replicas(&ADDRESS).await.unwrap().len(), 8);
     }
     let empty = client.mailbox().pull(&[1; 32], &Position::default()).await.unwrap();
     assert!(empty.packets.is_empty());
@@ -73,7 +74,7 @@ async fn every_node_chooses_the_same_replicas_as_the_definition() {
         let expected = closest(&address, keys.iter().copied(), 8);
         assert_eq!(expected.len(), 8);
         for node in &nodes {
-            assert_eq!(node.mailbox().replicas(&address), expected);
+            assert_eq!(node.mailbox().replicas(&address).await.unwrap(), expected);
         }
     }
 }
@@ -309,7 +310,7 @@ async fn garbage_oversized_frames_and_silence_neither_crash_nor_stall_a_node() {
     let answers = attack(&node, vec![frame(2, 2 * 544, &deposit)], false, second).await;
     let answer = answers[0].as_ref().expect("an answer to bad packets");
     assert_eq!(answer[1], 130);
-    assert_eq!(answer[10..12], [2, 2], "both rejected");
+    assert_eq!(answer[8 + 72 + 2..][..2], [2, 2], "both rejected");
     let text = String::from_utf8_lossy(answer);
     assert!(text.contains("magic") && text.contains("signature"), "{text}");
     assert_alive(&client, 5).await;
@@ -363,7 +364,7 @@ async fn a_liar_among_the_replicas_cannot_pass_a_forged_packet() {
                 }) => {
                     let answer = match request[1] {
                         // A member that knows nobody.
-                        1 => frame(129, 4, &[1, 0, 0, 0]),
+                        1 => frame(129, 20, &[&[1][..], &[0; 16], &[0, 0, 0]].concat()),
                         _ => frame(131, page.len() as u32, &page),
                     };
                     raw.behaviour_mut().send_response(channel, answer).unwrap();

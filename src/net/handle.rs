@@ -1,9 +1,16 @@
 //! A running node, seen from outside.
 
 use super::mailbox::NetMailbox;
-use super::shared::Shared;
+use super::repair::RepairTask;
+use super::shared::{Command, Shared};
+use super::wire::Refusal;
 use super::{Multiaddr, PeerId, Traffic};
+use crate::address::Address;
+use crate::limits::REPLICAS;
 use crate::node::NodeKey;
+use crate::node::lists::Lists;
+use crate::node::participation;
+use crate::node::repair::Progress;
 use libp2p::multiaddr::Protocol;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +23,7 @@ pub struct NetHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) mailbox: NetMailbox,
     pub(super) task: JoinHandle<()>,
+    pub(super) repair: Option<RepairTask>,
 }
 
 /// Another member of the swarm, as this node knows it.
@@ -64,6 +72,51 @@ impl NetHandle {
         self.shared.counters.read()
     }
 
+    /// What repair has done, and what is ahead of it; `None` for a client.
+    pub fn repair(&self) -> Option<Progress> {
+        self.repair.as_ref().map(RepairTask::progress)
+    }
+
+    /// Fetches from other replicas what a mailbox of the own store lacks, as after damage.
+    pub fn refill(&self, address: Address) {
+        if let Some(repair) = &self.repair {
+            repair.refill(address);
+        }
+    }
+
+    /// Whether this node is one of the replicas of an address, as it sees the swarm.
+    pub fn holds(&self, address: &Address) -> bool {
+        self.shared.view().ranks(address, self.shared.local, REPLICAS)
+    }
+
+    /// Who has deposited and asked here.
+    pub fn participation(&self) -> (Vec<participation::Row>, participation::Counts) {
+        let participation = self.shared.gate.participation();
+        (participation.snapshot(), participation.totals())
+    }
+
+    /// The newest signed lists of the swarm; `None` in an open one.
+    pub fn lists(&self) -> Option<Arc<Lists>> {
+        self.shared.gate.lists()
+    }
+
+    /// Takes in a newer list of the swarm, and passes it on. Says whether it was news.
+    ///
+    /// # Errors
+    /// Bytes that are no list of this swarm.
+    pub async fn offer_list(&self, bytes: &[u8]) -> Result<bool, Refusal> {
+        let news = self.shared.gate.offer(bytes)?;
+        if news {
+            self.shared.tell(Command::ListsChanged).await;
+        }
+        Ok(news)
+    }
+
+    /// The nodes in the Kademlia tables, ascending; none without Kademlia.
+    pub async fn kademlia_table(&self) -> Vec<NodeKey> {
+        self.shared.order(Command::Tables).await.unwrap_or_default()
+    }
+
     /// The swarm's mailboxes, this node's own among them.
     pub fn mailbox(&self) -> NetMailbox {
         self.mailbox.clone()
@@ -88,7 +141,7 @@ impl NetHandle {
 
     /// Closes every connection and ends the event loop.
     pub async fn shutdown(mut self) {
-        self.shared.shut_down().await;
+        self.shared.tell(Command::Shutdown).await;
         // A panic of the loop has been reported by the runtime.
         let _ = (&mut self.task).await;
     }

@@ -7,8 +7,12 @@
 //! - [`wire`]: the frames, byte by byte
 //! - [`codec`]: frames on a stream, with bounds on length and time
 //! - [`runtime`]: the event loop, which performs what [`crate::node`] decides
-//! - [`serve`], [`check`]: work on requests beside the loop; signatures, once each
+//! - [`gate`]: who may do what, and how much: lists, quotas, participation
+//! - [`serve`], [`storage`], [`check`]: work on requests beside the loop; signatures, once each
+//! - [`placement`]: where the replicas of an address come from
 //! - [`mailbox`]: deposits, pulls and stats over the replicas
+//! - [`repair`]: comparing mailboxes with other replicas, and fetching what is missing
+//! - [`receipt`]: what a replica signs of a deposit
 //!
 //! Nothing that reads a disk or checks a signature runs on the event loop, and an idle node sleeps:
 //! connections close after some seconds without a request, and the loop wakes for the next greeting.
@@ -16,22 +20,32 @@
 mod check;
 pub mod codec;
 mod counters;
+mod gate;
 mod handle;
 mod mailbox;
+mod news;
+mod placement;
+pub mod receipt;
+mod repair;
 mod runtime;
 mod serve;
 mod shared;
+mod storage;
 pub mod wire;
 
 pub use check::Remembered;
 pub use counters::Traffic;
+pub use gate::ListsKeeper;
 pub use handle::{NetHandle, Peer};
 pub use libp2p::{Multiaddr, PeerId};
-pub use mailbox::NetMailbox;
+pub use mailbox::{HandOffs, NetMailbox, Receipts};
+pub use receipt::SignedReceipt;
 pub use runtime::start;
-pub use serve::{Admit, Storage};
+pub use storage::{Admit, Storage};
 
 use crate::node::NodeKey;
+use crate::node::lists::Lists;
+use crate::node::quota::Rates;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use std::net::SocketAddr;
@@ -81,7 +95,30 @@ pub struct Config {
     pub remembered: Arc<Remembered>,
     /// A connection without requests is closed after this time.
     pub idle: Duration,
+    /// How the replicas of an address are found; the same for all nodes of a swarm.
+    pub routing: Routing,
+    /// The signed lists of the swarm; `None` in an open swarm.
+    pub lists: Option<Lists>,
+    /// Told of newer lists.
+    pub keep_lists: Option<Arc<ListsKeeper>>,
+    /// What peers, subnets and authors may ask.
+    pub rates: Rates,
+    /// Packets that repair fetches per second at most, about; 0 sets no bound.
+    pub repair_packets_per_second: u64,
 }
+
+/// How the replicas of an address are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Every node knows every other: no message. Up to [`crate::limits::MEMBERS_MAX`] storage nodes.
+    #[default]
+    Membership,
+    /// Looked up in O(log N) steps, for larger and for open networks.
+    Kademlia,
+}
+
+/// What repair fetches per second unless told otherwise: 2 MB/s.
+pub const REPAIR_PACKETS_PER_SECOND: u64 = 4_000;
 
 impl Config {
     /// A client of the swarm that `peers` belong to.
@@ -94,6 +131,11 @@ impl Config {
             storage: None,
             remembered,
             idle: Duration::from_secs(10),
+            routing: Routing::default(),
+            lists: None,
+            keep_lists: None,
+            rates: Rates::default(),
+            repair_packets_per_second: REPAIR_PACKETS_PER_SECOND,
         }
     }
 

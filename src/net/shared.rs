@@ -1,20 +1,42 @@
-//! What the event loop shares with mailboxes and servers: a picture of the swarm, and a way to ask.
+//! What the event loop shares with mailboxes, servers and repair: a picture of the swarm, and a way to
+//! ask.
 
+use super::PeerId;
 use super::counters::Counters;
+use super::gate::Gate;
+use super::news::News;
+use super::placement::Placement;
 use super::wire::{Code, Refusal, Request, Response};
+use crate::address::Address;
+use crate::limits::REPLICAS;
+use crate::node::placement::is_among_closest;
 use crate::node::{Contact, NodeKey};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 /// The swarm as a node sees it at one moment.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// Members but ourselves, ascending.
+    /// Storage nodes but ourselves, ascending.
     pub members: Vec<NodeKey>,
     pub silent: HashSet<NodeKey>,
     pub contacts: Vec<Contact>,
     pub settled: bool,
+}
+
+impl View {
+    /// Whether this node is among the `count` closest to an address.
+    pub fn ranks(&self, address: &Address, local: NodeKey, count: usize) -> bool {
+        is_among_closest(address, self.members.iter().copied().chain([local]), &local, count)
+    }
+
+    /// Whether both this node and another one should hold a mailbox.
+    pub fn holds(&self, address: &Address, other: NodeKey, local: NodeKey) -> bool {
+        let all = || self.members.iter().copied().chain([local]);
+        is_among_closest(address, all(), &local, REPLICAS)
+            && is_among_closest(address, all(), &other, REPLICAS)
+    }
 }
 
 /// Orders to the event loop.
@@ -24,11 +46,19 @@ pub(super) enum Command {
         request: Request,
         reply: oneshot::Sender<Result<Response, AskError>>,
     },
+    /// Looks the closest nodes of an address up in the Kademlia network.
+    Closest {
+        address: Address,
+        reply: oneshot::Sender<Vec<NodeKey>>,
+    },
     /// A reader gave up waiting for these nodes. `noted` resolves when they count as silent.
     Stalled {
         nodes: Vec<NodeKey>,
         noted: oneshot::Sender<()>,
     },
+    /// Newer lists have been heard of.
+    ListsChanged,
+    Tables(oneshot::Sender<Vec<NodeKey>>),
     Shutdown,
 }
 
@@ -51,19 +81,40 @@ impl AskError {
 }
 
 /// One per node.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub local: NodeKey,
     pub counters: Arc<Counters>,
+    pub gate: Gate,
+    pub news: Arc<News>,
+    pub placement: Box<dyn Placement>,
     view: RwLock<Arc<View>>,
+    peers: RwLock<HashMap<NodeKey, PeerId>>,
     commands: mpsc::Sender<Command>,
+    /// Nodes that answer again after silence: repair hears of them here.
+    pub returned: tokio::sync::broadcast::Sender<NodeKey>,
     pub changed: tokio::sync::Notify,
 }
 
 impl Shared {
-    pub fn new(local: NodeKey, counters: Arc<Counters>, commands: mpsc::Sender<Command>) -> Shared {
-        let view = RwLock::default();
-        Shared { local, counters, view, commands, changed: tokio::sync::Notify::new() }
+    pub fn new(
+        local: NodeKey,
+        counters: Arc<Counters>,
+        gate: Gate,
+        placement: Box<dyn Placement>,
+        commands: mpsc::Sender<Command>,
+    ) -> Shared {
+        Shared {
+            local,
+            counters,
+            gate,
+            news: Arc::default(),
+            placement,
+            view: RwLock::default(),
+            peers: RwLock::default(),
+            commands,
+            returned: tokio::sync::broadcast::channel(64).0,
+            changed: tokio::sync::Notify::new(),
+        }
     }
 
     pub fn view(&self) -> Arc<View> {
@@ -71,8 +122,16 @@ impl Shared {
     }
 
     pub fn set_view(&self, view: View) {
+        let peer = |contact: &Contact| Some((contact.key(), PeerId::from_bytes(&contact.peer).ok()?));
+        let peers = view.contacts.iter().filter_map(peer).collect();
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         self.changed.notify_waiters();
+    }
+
+    /// The peer id behind a key, where it is known.
+    pub fn peer_id(&self, key: &NodeKey) -> Option<PeerId> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 
     /// Asks another node; a refusal is an error here.
@@ -87,16 +146,21 @@ impl Shared {
         }
     }
 
-    pub async fn shut_down(&self) {
-        // A loop that has ended needs no order.
-        let _ = self.commands.send(Command::Shutdown).await;
+    /// Gives an order whose answer comes by a channel; `None` once the loop has ended.
+    pub async fn order<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Tells the loop, if it still runs.
+    pub async fn tell(&self, command: Command) {
+        let _ = self.commands.send(command).await;
     }
 
     /// Returns once the nodes count as silent: the next reader does not wait for them again.
     pub async fn stalled(&self, nodes: Vec<NodeKey>) {
-        let (noted, done) = oneshot::channel();
         // A loop that has ended has no use for it.
-        let _ = self.commands.send(Command::Stalled { nodes, noted }).await;
-        let _ = done.await;
+        let _ = self.order(|noted| Command::Stalled { nodes, noted }).await;
     }
 }

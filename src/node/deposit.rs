@@ -46,8 +46,9 @@ pub enum Verdict {
 pub enum Input {
     /// One answer per packet of a [`Action::Send`].
     Answered { replica: NodeKey, packets: Vec<usize>, answers: Vec<Answer> },
-    /// Nothing was learnt: unreachable, timed out, overloaded, or the answer made no sense.
-    Failed { replica: NodeKey, packets: Vec<usize> },
+    /// Nothing was learnt: unreachable, timed out, overloaded, or the answer made no sense. The replica
+    /// may have said after how many milliseconds it wants to be asked again.
+    Failed { replica: NodeKey, packets: Vec<usize>, retry_after_ms: u64 },
     /// Time has passed.
     Tick,
 }
@@ -119,11 +120,13 @@ impl Deposit {
                     self.count(index, answer);
                 }
             }
-            Input::Answered { replica, packets, .. } | Input::Failed { replica, packets } => {
+            Input::Answered { replica, packets, .. } => return self.step(failed(replica, packets), now_ms),
+            Input::Failed { replica, packets, retry_after_ms } => {
                 let Some(lane) = self.replicas.get_mut(&replica) else { return Vec::new() };
                 lane.frames_in_flight = lane.frames_in_flight.saturating_sub(1);
                 lane.failures += 1;
-                lane.not_before_ms = now_ms + backoff_ms(lane.failures, RETRY_FIRST_MS, RETRY_LAST_MS);
+                let pause_ms = backoff_ms(lane.failures, RETRY_FIRST_MS, RETRY_LAST_MS);
+                lane.not_before_ms = now_ms + pause_ms.max(retry_after_ms.min(RETRY_LAST_MS));
                 for index in packets.into_iter().rev() {
                     lane.waiting.push_front(index);
                 }
@@ -215,6 +218,10 @@ impl Deposit {
     }
 }
 
+fn failed(replica: NodeKey, packets: Vec<usize>) -> Input {
+    Input::Failed { replica, packets, retry_after_ms: 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,8 +251,7 @@ mod tests {
         assert_eq!(deposit.verdicts(), Some(vec![Verdict::Stored]));
         assert!(!deposit.finished());
 
-        let failed = Input::Failed { replica: key(5), packets: vec![0] };
-        assert_eq!(deposit.step(failed, 2), []);
+        assert_eq!(deposit.step(failed(key(5), vec![0]), 2), []);
         assert_eq!(deposit.wake_ms(), Some(2 + RETRY_FIRST_MS));
         assert_eq!(deposit.step(Input::Tick, 1 + RETRY_FIRST_MS), []);
         assert_eq!(sent(&deposit.step(Input::Tick, 2 + RETRY_FIRST_MS)), [key(5)]);
@@ -267,7 +273,7 @@ mod tests {
         deposit.step(Input::Tick, 0);
         deposit.step(answer(0, &[Answer::Stored]), 5);
         assert_eq!(deposit.wake_ms(), Some(PATIENCE_MS));
-        deposit.step(Input::Failed { replica: key(1), packets: vec![0] }, PATIENCE_MS);
+        deposit.step(failed(key(1), vec![0]), PATIENCE_MS);
         let verdict = Verdict::Unacknowledged { disks: 1, needed: 2 };
         assert_eq!(deposit.verdicts(), Some(vec![verdict]));
         assert!(!deposit.finished());
@@ -307,7 +313,7 @@ mod tests {
                 };
                 prop_assert!(packets.len() <= FRAME_PACKETS_MAX);
                 let input = if failures.next().unwrap_or(false) {
-                    Input::Failed { replica, packets }
+                    failed(replica, packets)
                 } else {
                     packets.iter().for_each(|&p| disks[p] += 1);
                     let answers = vec![Answer::Stored; packets.len()];

@@ -1,17 +1,23 @@
-//! One pull from every reachable replica, as a union: each packet once, by id.
+//! One pull: one replica is read page by page, the others are asked for their digest, and where a
+//! digest differs from what the reader has by then, the difference is fetched.
 //!
-//! All reachable replicas are read, from the reader's cursor at each: one replica alone misses fresh
-//! packets whose hand-off is still on its way. With cursors a repeated pull moves only what is new at
-//! each replica; a first pull moves the mailbox once per replica.
+//! One replica alone would miss fresh packets whose copies are still on their way; reading all of them
+//! would move the mailbox eight times. With digests a pull moves each packet once, finds what a single
+//! replica lacks or conceals, and a replica that stops in the middle of its pages is replaced: the next
+//! one is read from the reader's cursor there, or compared range by range with what has arrived.
 
 use super::placement::NodeKey;
-use crate::packet::{Id, Verified};
-use crate::store::Cursor;
-use std::collections::{BTreeMap, HashMap};
+use super::reconcile::{Ask, Prefix, Reconcile};
+use super::seen::Seen;
+use crate::packet::Id;
+use crate::store::{Cursor, Digest, Range};
+use std::collections::BTreeMap;
 
+/// How long the replica that is read may be silent before another one is read beside it.
+pub const STALL_MS: u64 = 400;
 /// How long the slower replicas may keep a reader waiting once a first one has delivered all.
-pub const PATIENCE_MS: u64 = 1_000;
-/// How long a reader waits for the first replica.
+pub const PATIENCE_MS: u64 = 700;
+/// How long a reader waits for a replica while none has delivered all.
 pub const PATIENCE_FIRST_MS: u64 = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,22 @@ pub enum Input {
         replica: NodeKey,
         cursor: Cursor,
         more: bool,
+        packets: usize,
+    },
+    /// A replica's digest of the mailbox, and where a pull that begins now would end.
+    Stat {
+        replica: NodeKey,
+        digest: Digest,
+        cursor: Cursor,
+    },
+    /// Answers to [`Action::Ranges`].
+    Ranges {
+        replica: NodeKey,
+        ranges: Vec<Range>,
+    },
+    /// The packets of an [`Action::Fetch`] came.
+    Fetched {
+        replica: NodeKey,
     },
     /// The replica does not know the cursor any more.
     Expired {
@@ -35,30 +57,33 @@ pub enum Input {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Asks a replica for the packets after a cursor, or from the beginning.
-    Ask { replica: NodeKey, cursor: Option<Cursor> },
+    /// Asks for the packets after a cursor, or from the beginning.
+    Page {
+        replica: NodeKey,
+        cursor: Option<Cursor>,
+    },
+    Stat {
+        replica: NodeKey,
+    },
+    Ranges {
+        replica: NodeKey,
+        prefixes: Vec<Prefix>,
+    },
+    Fetch {
+        replica: NodeKey,
+        ids: Vec<Id>,
+    },
 }
 
-/// Packets of several replicas, each once.
-#[derive(Debug, Default)]
-pub struct Union(HashMap<Id, Verified>);
-
-impl Union {
-    /// Whether a packet of this id, with a good signature, is in already.
-    pub fn contains(&self, id: &Id) -> bool {
-        self.0.contains_key(id)
-    }
-
-    /// Only verified packets get in, so that no forged copy stands in a good one's place.
-    pub fn insert(&mut self, id: Id, packet: Verified) {
-        self.0.entry(id).or_insert(packet);
-    }
-
-    /// Ascending by id: the same packets give the same list, whoever answered first.
-    pub fn into_packets(self) -> Vec<Verified> {
-        let mut packets: Vec<(Id, Verified)> = self.0.into_iter().collect();
-        packets.sort_unstable_by_key(|(id, _)| *id);
-        packets.into_iter().map(|(_, packet)| packet).collect()
+impl Action {
+    /// Whom it asks.
+    pub fn replica(&self) -> NodeKey {
+        match self {
+            Action::Page { replica, .. }
+            | Action::Stat { replica }
+            | Action::Ranges { replica, .. }
+            | Action::Fetch { replica, .. } => *replica,
+        }
     }
 }
 
@@ -66,10 +91,15 @@ impl Union {
 #[derive(Debug)]
 pub struct Gather {
     replicas: BTreeMap<NodeKey, Reading>,
+    /// In the caller's order of preference.
+    order: Vec<NodeKey>,
     /// Cursors of replicas that are not asked this time: kept for the next.
     others: Vec<Cursor>,
-    started_ms: u64,
+    /// Nothing was known of the mailbox, and nothing has come yet.
+    blank: bool,
     first_done_ms: Option<u64>,
+    /// When pages or ranges last came, or another replica was turned to.
+    progress_ms: u64,
     last_reason: String,
 }
 
@@ -78,104 +108,268 @@ struct Reading {
     cursor: Option<Cursor>,
     state: State,
     restarts: u32,
+    heard_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
-    Open,
+    /// Asked for its digest.
+    Asked,
+    /// Has told its digest, and waits for something to compare it with.
+    Told(Digest, Cursor),
+    Paging,
+    Comparing {
+        reconcile: Reconcile,
+        end: Cursor,
+        answer: Option<Vec<Range>>,
+        waiting: bool,
+    },
     Done,
     Failed,
 }
 
 impl Gather {
-    /// `replicas` are the reachable ones; `from` is the reader's position.
+    /// `replicas` are the reachable ones, in the order in which they should be read; `from` is the
+    /// reader's position. Of those with a cursor there the first is read.
     pub fn new(replicas: &[NodeKey], from: &[Cursor], now_ms: u64) -> Gather {
         let cursor = |key: &NodeKey| from.iter().find(|c| c.replica == key.0).copied();
-        let reading = |key| Reading { cursor: cursor(key), state: State::Open, restarts: 0 };
+        let mut order = replicas.to_vec();
+        order.sort_by_key(|key| cursor(key).is_none());
+        let state = |key: &NodeKey| if order.first() == Some(key) { State::Paging } else { State::Asked };
+        let reading = |key| Reading { cursor: cursor(key), state: state(key), restarts: 0, heard_ms: now_ms };
         Gather {
             replicas: replicas.iter().map(|key| (*key, reading(key))).collect(),
             others: from.iter().filter(|c| !replicas.contains(&NodeKey(c.replica))).copied().collect(),
-            started_ms: now_ms,
+            blank: from.is_empty(),
+            order,
             first_done_ms: None,
+            progress_ms: now_ms,
             last_reason: String::new(),
         }
     }
 
     /// The first questions, one per replica.
     pub fn start(&self) -> Vec<Action> {
-        self.replicas
-            .iter()
-            .map(|(&replica, reading)| Action::Ask { replica, cursor: reading.cursor })
-            .collect()
+        let first = |&replica: &NodeKey| match &self.replicas[&replica] {
+            Reading { state: State::Paging, cursor, .. } => Action::Page { replica, cursor: *cursor },
+            _ => Action::Stat { replica },
+        };
+        self.order.iter().map(first).collect()
     }
 
-    /// One step.
+    /// One step. Packets that came with the input may still be on their way to the reader.
     pub fn step(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
         match input {
-            Input::Page { replica, cursor, more } => {
-                let Some(reading) = self.open(&replica) else { return actions };
-                // A cursor in another's name would make the reader skip that other's packets; one
-                // that stands still would be asked for ever.
-                let stands_still = more && reading.cursor == Some(cursor);
-                if cursor.replica != replica.0 || stands_still {
-                    self.fail(&replica, "it gave a cursor that is not its own or stands still".into());
-                } else {
-                    reading.cursor = Some(cursor);
-                    if more {
-                        actions.push(Action::Ask { replica, cursor: Some(cursor) });
-                    } else {
-                        reading.state = State::Done;
-                        self.first_done_ms.get_or_insert(now_ms);
+            Input::Page { replica, cursor, more, packets } => {
+                self.page(replica, cursor, more, packets, now_ms)
+            }
+            Input::Stat { replica, digest, cursor } => {
+                if let Some(reading) = self.open(&replica, now_ms)
+                    && matches!(reading.state, State::Asked)
+                {
+                    reading.state = State::Told(digest, cursor);
+                    if cursor.replica != replica.0 {
+                        self.fail(&replica, "it gave a cursor that is not its own".into());
                     }
                 }
+                vec![]
             }
-            Input::Expired { replica } => {
-                let Some(reading) = self.open(&replica) else { return actions };
-                reading.cursor = None;
-                reading.restarts += 1;
-                // Once is a store that lost packets, twice is a replica that plays with us.
-                if reading.restarts > 1 {
-                    self.fail(&replica, "its cursors expire at once".into());
-                } else {
-                    actions.push(Action::Ask { replica, cursor: None });
+            Input::Ranges { replica, ranges } => {
+                if let Some(reading) = self.open(&replica, now_ms)
+                    && let State::Comparing { answer, waiting, .. } = &mut reading.state
+                {
+                    (*answer, *waiting) = (Some(ranges), false);
+                    self.progress_ms = now_ms;
                 }
+                vec![]
             }
-            Input::Failed { replica, reason } => self.fail(&replica, reason),
+            Input::Fetched { replica } => {
+                if let Some(reading) = self.open(&replica, now_ms)
+                    && let State::Comparing { waiting, .. } = &mut reading.state
+                {
+                    *waiting = false;
+                    self.progress_ms = now_ms;
+                }
+                vec![]
+            }
+            Input::Expired { replica } => self.expired(replica, now_ms),
+            Input::Failed { replica, reason } => {
+                self.fail(&replica, reason);
+                self.turn_to_another(now_ms)
+            }
             Input::Tick => {
-                if self.wake_ms().is_some_and(|wake| now_ms >= wake) {
-                    for replica in self.unfinished() {
-                        self.fail(&replica, "it did not answer in time".into());
-                    }
+                for replica in self.late(now_ms) {
+                    self.fail(&replica, "it did not answer in time".into());
+                }
+                self.turn_to_another(now_ms)
+            }
+        }
+    }
+
+    fn page(
+        &mut self,
+        replica: NodeKey,
+        cursor: Cursor,
+        more: bool,
+        packets: usize,
+        now_ms: u64,
+    ) -> Vec<Action> {
+        let Some(reading) = self.open(&replica, now_ms) else { return vec![] };
+        // A cursor in another's name would make the reader skip that other's packets; one that stands
+        // still, or pages without packets, would be asked for ever.
+        let stands_still = more && (reading.cursor == Some(cursor) || packets == 0);
+        if cursor.replica != replica.0 || stands_still {
+            self.fail(&replica, "it gave a cursor that is not its own or stands still".into());
+            return self.turn_to_another(now_ms);
+        }
+        reading.cursor = Some(cursor);
+        self.progress_ms = now_ms;
+        self.blank &= packets == 0;
+        if more {
+            return vec![Action::Page { replica, cursor: Some(cursor) }];
+        }
+        self.done(&replica, cursor, now_ms);
+        vec![]
+    }
+
+    fn expired(&mut self, replica: NodeKey, now_ms: u64) -> Vec<Action> {
+        let blank = self.blank;
+        let Some(reading) = self.open(&replica, now_ms) else { return vec![] };
+        reading.cursor = None;
+        reading.restarts += 1;
+        // Once is a store that lost packets, twice is a replica that plays with us.
+        if reading.restarts > 1 {
+            self.fail(&replica, "its cursors expire at once".into());
+            return self.turn_to_another(now_ms);
+        }
+        // Not from the beginning: what the reader has need not come again.
+        reading.state = if blank { State::Paging } else { State::Asked };
+        vec![if blank { Action::Page { replica, cursor: None } } else { Action::Stat { replica } }]
+    }
+
+    /// Compares digests, and goes on with ranges. To be called when every packet that has come is in
+    /// `own`: what is missing there is asked for.
+    pub fn settle(&mut self, own: &Seen, now_ms: u64) -> Vec<Action> {
+        let mut actions = self.turn_to_another(now_ms);
+        let have = own.digest();
+        for replica in self.order.clone() {
+            let baseline = self.first_done_ms.is_some();
+            let Some(reading) = self.replicas.get_mut(&replica) else { continue };
+            if let State::Told(digest, end) = reading.state
+                && baseline
+            {
+                if digest == have || digest.count == 0 {
+                    self.done(&replica, end, now_ms);
+                    continue;
+                }
+                let reconcile = Reconcile::default();
+                reading.state = State::Comparing { reconcile, end, answer: None, waiting: false };
+            }
+            let State::Comparing { reconcile, end, answer, waiting: waiting @ false } = &mut reading.state
+            else {
+                continue;
+            };
+            let end = *end;
+            if let Some(ranges) = answer.take()
+                && let Err(nonsense) = reconcile.ranges(ranges, own)
+            {
+                self.fail(&replica, nonsense.0.into());
+                continue;
+            }
+            match reconcile.next() {
+                None => self.done(&replica, end, now_ms),
+                Some(ask) => {
+                    *waiting = true;
+                    actions.push(match ask {
+                        Ask::Ranges(prefixes) => Action::Ranges { replica, prefixes },
+                        Ask::Fetch(ids) => Action::Fetch { replica, ids },
+                    });
                 }
             }
         }
         actions
     }
 
-    fn open(&mut self, replica: &NodeKey) -> Option<&mut Reading> {
-        self.replicas.get_mut(replica).filter(|reading| reading.state == State::Open)
+    /// Reads another replica where none has delivered all and those that are read are silent.
+    fn turn_to_another(&mut self, now_ms: u64) -> Vec<Action> {
+        let active =
+            self.replicas.values().any(|r| matches!(r.state, State::Paging | State::Comparing { .. }));
+        if self.first_done_ms.is_some() || (active && now_ms < self.progress_ms + STALL_MS) {
+            return vec![];
+        }
+        let told = |r: &Reading| matches!(r.state, State::Told(..));
+        let asked = |r: &Reading| matches!(r.state, State::Asked);
+        let first = |wanted: &dyn Fn(&Reading) -> bool| {
+            self.order.iter().find(|key| wanted(&self.replicas[*key])).copied()
+        };
+        // One that has answered is alive. One that has not is tried only when nobody is left.
+        let choice = first(&|r| told(r) && r.cursor.is_some())
+            .or_else(|| first(&told))
+            .or_else(|| first(&|r| asked(r) && (r.cursor.is_some() || self.blank)));
+        let blank = self.blank;
+        let Some((replica, reading)) = choice.and_then(|key| Some((key, self.replicas.get_mut(&key)?)))
+        else {
+            return vec![];
+        };
+        self.progress_ms = now_ms;
+        if reading.cursor.is_some() || blank {
+            reading.state = State::Paging;
+            return vec![Action::Page { replica, cursor: reading.cursor }];
+        }
+        if let State::Told(_, end) = reading.state {
+            // The next settling asks for the ranges.
+            let reconcile = Reconcile::default();
+            reading.state = State::Comparing { reconcile, end, answer: None, waiting: false };
+        }
+        vec![]
+    }
+
+    fn open(&mut self, replica: &NodeKey, now_ms: u64) -> Option<&mut Reading> {
+        let reading = self.replicas.get_mut(replica)?;
+        if matches!(reading.state, State::Done | State::Failed) {
+            return None;
+        }
+        reading.heard_ms = now_ms;
+        Some(reading)
+    }
+
+    fn done(&mut self, replica: &NodeKey, end: Cursor, now_ms: u64) {
+        if let Some(reading) = self.replicas.get_mut(replica) {
+            (reading.state, reading.cursor) = (State::Done, Some(end));
+            self.first_done_ms.get_or_insert(now_ms);
+        }
     }
 
     fn fail(&mut self, replica: &NodeKey, reason: String) {
-        if let Some(reading) = self.open(replica) {
+        if let Some(reading) = self.replicas.get_mut(replica)
+            && !matches!(reading.state, State::Done | State::Failed)
+        {
             reading.state = State::Failed;
             self.last_reason = reason;
         }
     }
 
-    /// Replicas that still have to answer.
-    pub fn unfinished(&self) -> Vec<NodeKey> {
-        self.replicas.iter().filter(|(_, r)| r.state == State::Open).map(|(key, _)| *key).collect()
+    fn deadline_ms(&self, reading: &Reading) -> Option<u64> {
+        match (&reading.state, self.first_done_ms) {
+            (State::Done | State::Failed, _) => None,
+            (_, Some(done)) => Some(done.max(reading.heard_ms) + PATIENCE_MS),
+            (_, None) => Some(reading.heard_ms + PATIENCE_FIRST_MS),
+        }
+    }
+
+    /// Replicas that have kept the reader waiting for too long.
+    pub fn late(&self, now_ms: u64) -> Vec<NodeKey> {
+        let late = |reading| self.deadline_ms(reading).is_some_and(|deadline| deadline <= now_ms);
+        self.replicas.iter().filter(|(_, reading)| late(reading)).map(|(key, _)| *key).collect()
     }
 
     pub fn finished(&self) -> bool {
-        self.replicas.values().all(|reading| reading.state != State::Open)
+        self.replicas.values().all(|reading| matches!(reading.state, State::Done | State::Failed))
     }
 
-    /// Replicas that delivered all they have.
+    /// Replicas of which the reader has all.
     pub fn answered(&self) -> usize {
-        self.replicas.values().filter(|reading| reading.state == State::Done).count()
+        self.replicas.values().filter(|reading| matches!(reading.state, State::Done)).count()
     }
 
     /// Why the last replica that failed did so; empty when none did.
@@ -183,13 +377,16 @@ impl Gather {
         &self.last_reason
     }
 
-    /// When waiting ends.
+    /// When an [`Input::Tick`] will do something, if nothing else comes before.
     pub fn wake_ms(&self) -> Option<u64> {
-        let wake = match self.first_done_ms {
-            Some(done) => done + PATIENCE_MS,
-            None => self.started_ms + PATIENCE_FIRST_MS,
+        let deadlines = self.replicas.values().filter_map(|reading| self.deadline_ms(reading));
+        // Nobody to turn to: then only the deadlines count.
+        let idle = |r: &Reading| {
+            matches!(r.state, State::Told(..))
+                || (matches!(r.state, State::Asked) && (r.cursor.is_some() || self.blank))
         };
-        (!self.finished()).then_some(wake)
+        let stall = self.first_done_ms.is_none() && self.replicas.values().any(idle);
+        deadlines.chain(stall.then_some(self.progress_ms + STALL_MS)).min()
     }
 
     /// Where the reader stands now; a replica that failed midway keeps what was read of it.
@@ -200,99 +397,4 @@ impl Gather {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn key(byte: u8) -> NodeKey {
-        NodeKey([byte; 32])
-    }
-
-    fn cursor(byte: u8, sequence: u64) -> Cursor {
-        Cursor { replica: [byte; 32], epoch: 1, sequence }
-    }
-
-    fn page(byte: u8, sequence: u64, more: bool) -> Input {
-        Input::Page { replica: key(byte), cursor: cursor(byte, sequence), more }
-    }
-
-    #[test]
-    fn reads_each_replica_from_its_own_cursor_to_its_end() {
-        let mut gather = Gather::new(&[key(1), key(2)], &[cursor(2, 7), cursor(9, 3)], 0);
-        let asks = gather.start();
-        assert_eq!(asks[0], Action::Ask { replica: key(1), cursor: None });
-        assert_eq!(asks[1], Action::Ask { replica: key(2), cursor: Some(cursor(2, 7)) });
-        let next = gather.step(page(1, 5, true), 1);
-        assert_eq!(next, [Action::Ask { replica: key(1), cursor: Some(cursor(1, 5)) }]);
-        gather.step(page(1, 6, false), 2);
-        gather.step(page(2, 8, false), 2);
-        assert!(gather.finished());
-        assert_eq!(gather.answered(), 2);
-        assert_eq!(gather.position(), [cursor(1, 6), cursor(2, 8), cursor(9, 3)]);
-    }
-
-    #[test]
-    fn an_expired_cursor_starts_over_once() {
-        let mut gather = Gather::new(&[key(1)], &[cursor(1, 7)], 0);
-        let again = gather.step(Input::Expired { replica: key(1) }, 0);
-        assert_eq!(again, [Action::Ask { replica: key(1), cursor: None }]);
-        gather.step(Input::Expired { replica: key(1) }, 0);
-        assert!(gather.finished() && gather.answered() == 0);
-    }
-
-    #[test]
-    fn a_silent_replica_holds_nobody_up_for_long() {
-        let mut gather = Gather::new(&[key(1), key(2)], &[cursor(2, 4)], 0);
-        assert_eq!(gather.wake_ms(), Some(PATIENCE_FIRST_MS));
-        gather.step(page(1, 1, false), 20);
-        gather.step(Input::Tick, 19 + PATIENCE_MS);
-        assert!(!gather.finished());
-        gather.step(Input::Tick, 20 + PATIENCE_MS);
-        assert!(gather.finished());
-        assert_eq!(gather.position(), [cursor(1, 1), cursor(2, 4)]);
-    }
-
-    #[test]
-    fn cursors_of_others_and_standing_cursors_are_refused() {
-        let mut gather = Gather::new(&[key(1)], &[], 0);
-        gather.step(Input::Page { replica: key(1), cursor: cursor(2, 9), more: false }, 0);
-        assert!(gather.finished() && gather.answered() == 0 && gather.position().is_empty());
-
-        let mut gather = Gather::new(&[key(1)], &[cursor(1, 3)], 0);
-        assert_eq!(gather.step(page(1, 3, true), 0), []);
-        assert!(gather.finished() && gather.answered() == 0);
-    }
-
-    proptest! {
-        /// Any replicas, pages and failures: it ends, and every replica read to its end stands there.
-        #[test]
-        fn every_pull_ends(
-            lengths in prop::collection::vec(0u64..6, 1..9),
-            failing in prop::collection::vec(any::<bool>(), 9),
-        ) {
-            let keys: Vec<NodeKey> = (0..lengths.len() as u8).map(key).collect();
-            let mut gather = Gather::new(&keys, &[], 0);
-            let mut asks = gather.start();
-            let mut steps = 0;
-            while let Some(Action::Ask { replica, cursor: at }) = asks.pop() {
-                let index = replica.0[0];
-                let next = at.map_or(0, |c| c.sequence) + 1;
-                let last = lengths[usize::from(index)];
-                let input = if failing[usize::from(index)] && next >= last {
-                    Input::Failed { replica, reason: "gone".into() }
-                } else {
-                    page(index, next, next < last)
-                };
-                asks.extend(gather.step(input, 0));
-                steps += 1;
-                prop_assert!(steps < 100);
-            }
-            prop_assert!(gather.finished());
-            let whole = (0..lengths.len()).filter(|&i| !failing[i]).count();
-            prop_assert_eq!(gather.answered(), whole);
-            for cursor in gather.position().into_iter().filter(|c| !failing[usize::from(c.replica[0])]) {
-                prop_assert_eq!(cursor.sequence, lengths[usize::from(cursor.replica[0])].max(1));
-            }
-        }
-    }
-}
+mod tests;

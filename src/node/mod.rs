@@ -1,13 +1,15 @@
 //! What a node decides, without doing it: no socket, no clock, no await, no unseeded chance.
 //!
 //! Each machine takes (input, now) and gives actions; `net` performs them and feeds the results
-//! back. So thousands of nodes can run in a seeded simulation, and repair, admission and Kademlia
-//! enter here later as further inputs.
+//! back. So thousands of nodes run in a seeded simulation of the same code.
 //!
 //! - [`placement`]: which members hold a mailbox, and how many disks acknowledge a packet
 //! - [`members`]: who belongs to the swarm, who is silent, whom to greet when
 //! - [`deposit`]: one batch on its way to its replicas, with retries and hand-off
-//! - [`gather`]: one pull from every reachable replica, as a union
+//! - [`gather`]: one pull: one replica is read, digests of the others, the difference
+//! - [`reconcile`]: one mailbox on two replicas, compared by ranges
+//! - [`seen`]: what a reader has heard of a mailbox
+//! - [`repair`]: whom to compare mailboxes with, and when
 //! - [`lists`]: which nodes and authors the swarm key admits
 //! - [`quota`]: how much a peer, a subnet and an author may ask of us
 //! - [`participation`]: who deposits, who asks
@@ -21,11 +23,17 @@ pub mod members;
 pub mod participation;
 pub mod placement;
 pub mod quota;
+pub mod reconcile;
+pub mod repair;
+pub mod seen;
 
 pub use deposit::Deposit;
-pub use gather::{Gather, Union};
+pub use gather::Gather;
 pub use members::{Contact, Members};
 pub use placement::{NodeKey, acknowledgements_needed, closest};
+pub use reconcile::{Held, Reconcile};
+pub use repair::Repair;
+pub use seen::Seen;
 
 /// How long to wait before attempt `failures` + 1: doubles from `first_ms`, at most `last_ms`.
 pub(crate) fn backoff_ms(failures: u32, first_ms: u64, last_ms: u64) -> u64 {

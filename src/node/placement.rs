@@ -39,6 +39,19 @@ pub fn closest(address: &Address, members: impl IntoIterator<Item = NodeKey>, co
     ranked.into_iter().take(count).map(|(_, member)| member).collect()
 }
 
+/// Whether a node is one of [`closest`], without ranking all.
+pub fn is_among_closest(
+    address: &Address,
+    members: impl IntoIterator<Item = NodeKey>,
+    node: &NodeKey,
+    count: usize,
+) -> bool {
+    let target: Id = Sha256::digest(address).into();
+    let distance = |member: &NodeKey| -> Id { std::array::from_fn(|i| target[i] ^ member.0[i]) };
+    let own = distance(node);
+    members.into_iter().filter(|member| distance(member) < own).take(count).count() < count
+}
+
 /// Disks that must have synced before a deposit to `replicas` known replicas is acknowledged.
 pub fn acknowledgements_needed(replicas: usize) -> usize {
     replicas.min(ACKNOWLEDGING_DISKS)
@@ -79,6 +92,10 @@ mod tests {
             prop_assert_eq!(chosen.len(), members.len().min(REPLICAS));
             prop_assert!(chosen.is_sorted_by_key(|m| distance_bits(&address, m)));
             let farthest = chosen.last().map(|m| distance_bits(&address, m));
+            for member in &members {
+                let among = is_among_closest(&address, members.iter().copied(), member, REPLICAS);
+                prop_assert_eq!(among, chosen.contains(member));
+            }
             for member in members.iter().filter(|m| !chosen.contains(m)) {
                 prop_assert!(Some(distance_bits(&address, member)) > farthest);
             }

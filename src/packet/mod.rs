@@ -90,6 +90,14 @@ const _: () = assert!(size_of::<Bytes>() == PACKET_BYTES);
 #[derive(Clone, Copy)]
 pub struct Packet(Bytes);
 
+/// The id of a packet's bytes, sound or not.
+///
+/// # Panics
+/// With fewer than 448 bytes.
+pub(crate) fn id_of(bytes: &[u8]) -> Id {
+    blake3::derive_key("qis 1 packet", &bytes[..PACKET_SIGNED_BYTES])
+}
+
 impl Packet {
     /// Takes bytes 0..448 that this process has parsed before; the signature is left out.
     pub(crate) fn parsed_before(bytes: &[u8; PACKET_SIGNED_BYTES]) -> Packet {
@@ -103,7 +111,7 @@ impl Packet {
     }
     /// BLAKE3 `derive_key("qis 1 packet", bytes 0..448)`.
     pub fn id(&self) -> Id {
-        blake3::derive_key("qis 1 packet", &self.as_bytes()[..PACKET_SIGNED_BYTES])
+        id_of(self.as_bytes())
     }
     pub fn kind(&self) -> Kind {
         match self.0.kind {

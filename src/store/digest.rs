@@ -56,9 +56,21 @@ pub enum Range {
 }
 
 impl Range {
+    /// The digests by the byte after a prefix of `prefix` bytes, at most 31.
+    pub fn into_parts(self, prefix: usize) -> Box<[Digest; 256]> {
+        match self {
+            Range::Parts(parts) => parts,
+            Range::Ids(ids) => {
+                let mut parts = Box::new([Digest::default(); 256]);
+                ids.iter().for_each(|id| parts[usize::from(id[prefix])].add(id));
+                parts
+            }
+        }
+    }
+
     /// `ids` all begin with `prefix` and ascend. Below 31 bytes of prefix there are at most 256 ids, so
     /// there is always a next byte to part them by.
-    pub(super) fn of<E>(prefix: &[u8], ids: impl Iterator<Item = Result<Id, E>>) -> Result<Range, E> {
+    pub(crate) fn of<E>(prefix: &[u8], ids: impl Iterator<Item = Result<Id, E>>) -> Result<Range, E> {
         let mut first = Vec::new();
         let mut parts = Box::new([Digest::default(); 256]);
         for id in ids {

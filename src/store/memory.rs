@@ -102,6 +102,11 @@ impl PacketStore for MemoryStore {
         Ok(self.read(address, |_, mailbox| mailbox.ledger.stat()))
     }
 
+    fn end(&self, address: &Address) -> Result<Cursor, StoreError> {
+        let sequence = self.read(address, |_, mailbox| mailbox.ledger.last_sequence());
+        Ok(Cursor { sequence, ..self.start })
+    }
+
     fn set_now(&self, now_ms: u64) {
         self.state().now_ms = now_ms;
     }

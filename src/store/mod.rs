@@ -169,6 +169,13 @@ pub trait PacketStore: Send + Sync {
     /// I/O.
     fn stat(&self, address: &Address) -> Result<Stat, StoreError>;
 
+    /// The cursor behind the last packet of a mailbox, as of now: a pull from it brings what arrives
+    /// later, and nothing else.
+    ///
+    /// # Errors
+    /// I/O.
+    fn end(&self, address: &Address) -> Result<Cursor, StoreError>;
+
     /// Tells the time, Unix milliseconds: a store has no clock. Packets that expire by then are no
     /// longer returned.
     fn set_now(&self, now_ms: u64);

@@ -237,6 +237,10 @@ impl PacketStore for DiskStore {
         Ok(self.view().mailbox(address)?.stat)
     }
 
+    fn end(&self, address: &Address) -> Result<Cursor, StoreError> {
+        Ok(Cursor { sequence: self.view().mailbox(address)?.last, ..self.start })
+    }
+
     fn set_now(&self, now_ms: u64) {
         self.now_ms.store(now_ms, Ordering::Relaxed);
     }
