@@ -44,6 +44,7 @@
 //! | [`eval`] | measuring quality |
 //! | [`bench`](mod@bench) | measuring speed |
 //! | [`doctor`] | checking a machine |
+//! | [`sim`] | the swarm without sockets: what routing costs |
 //! | [`demo`] | the whole loop on one machine, measured as it happens |
 //! | [`cli`] | flags, output, exit codes |
 //!
@@ -89,4 +90,5 @@ pub mod net;
 pub mod node;
 pub mod packet;
 pub mod run;
+pub mod sim;
 pub mod store;

@@ -17,7 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["ingest", "mailbox"],
     &["node"],
     &["net"],
-    &["run", "job", "eval", "bench", "doctor"],
+    &["run", "job", "eval", "bench", "doctor", "sim"],
     &["demo"],
     &["cli"],
 ];

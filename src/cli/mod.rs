@@ -27,6 +27,7 @@ mod node;
 mod output;
 mod places;
 mod resynth;
+mod sim;
 mod swarm;
 
 pub use failure::Failure;
@@ -68,6 +69,8 @@ enum Command {
     MergeShards(merge_shards::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
+    /// Simulate the swarm on this machine: what routing costs as it grows
+    Sim(sim::Arguments),
     /// Found a swarm, and admit or revoke its storage nodes and authors
     Swarm(swarm::Arguments),
 }
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::MergeShards(arguments) => merge_shards::run(arguments),
         Command::Node(arguments) => node::run(arguments),
         Command::Resynth(arguments) => resynth::run(arguments),
+        Command::Sim(arguments) => sim::run(arguments),
         Command::Swarm(arguments) => swarm::run(arguments),
     };
     match result {
