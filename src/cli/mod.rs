@@ -27,6 +27,7 @@ mod node;
 mod output;
 mod places;
 mod resynth;
+mod status;
 
 pub use failure::Failure;
 
@@ -67,6 +68,8 @@ enum Command {
     MergeShards(merge_shards::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
+    /// Show how a running node is doing
+    Status(status::Arguments),
 }
 
 /// `--backend`, `--adapter` and `--threads`, the same for every command that computes.
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::MergeShards(arguments) => merge_shards::run(arguments),
         Command::Node(arguments) => node::run(arguments),
         Command::Resynth(arguments) => resynth::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
     };
     match result {
         Ok(()) if output::failed() => ExitCode::FAILURE,
