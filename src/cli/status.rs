@@ -98,14 +98,15 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         rows.push(("disk", format!("{used} used, {free} free")));
     }
     let held = count(ranges.held, "mailbox", "mailboxes");
-    let (responsible, handed_over) = (ranges.responsible, ranges.handed_over);
-    rows.push(("ranges", format!("{held} held, responsible for {responsible}; {handed_over} handed over")));
+    let responsible = ranges.responsible;
+    rows.push(("ranges", format!("{held} held, responsible for {responsible}")));
     let acknowledged = output::count(status.replication.deposits_acknowledged, "packet");
     rows.push(("deposits", format!("{acknowledged} acknowledged")));
     rows.push(("replication lag", lag(&status.replication)));
     let waiting = count(repair.queue_mailboxes, "mailbox waits", "mailboxes wait");
-    let round =
-        repair.last_round_ms.map_or("no round yet".into(), |ms| format!("last round {} ago", age(ms)));
+    let round = repair
+        .last_comparison_ms
+        .map_or("no comparison yet".into(), |ms| format!("last comparison {} ago", age(ms)));
     rows.push(("repair queue", format!("{waiting}; {round}")));
     let fetched = output::count(repair.fetched_packets, "packet");
     let bytes = BinaryBytes(repair.fetched_bytes);

@@ -265,6 +265,11 @@ impl Members {
         self.known.get(key).map(|known| &known.contact)
     }
 
+    /// When a node last spoke with us.
+    pub fn heard_ms(&self, key: &NodeKey) -> Option<u64> {
+        self.known.get(key).filter(|known| known.member).map(|known| known.heard_ms)
+    }
+
     /// What we tell others: members that answered last time.
     pub fn introductions(&self) -> impl Iterator<Item = &Contact> {
         self.known.values().filter(|k| k.member && k.attempt.failures == 0).map(|k| &k.contact)

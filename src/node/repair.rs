@@ -88,8 +88,8 @@ pub struct Progress {
     pub queue: usize,
     /// Peers that have not been compared with since they became due.
     pub peers_due: usize,
-    /// When the last comparison with a peer was completed; `None` before the first.
-    pub completed_ms: Option<u64>,
+    /// Milliseconds since a comparison with a peer was last completed; `None` before the first.
+    pub since_completed_ms: Option<u64>,
 }
 
 /// The state of one node's repair.
@@ -107,6 +107,7 @@ pub struct Repair {
     allowance_at_ms: u64,
     packets_per_second: u64,
     progress: Progress,
+    completed_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +139,7 @@ impl Repair {
             allowance_at_ms: now_ms,
             packets_per_second,
             progress: Progress::default(),
+            completed_ms: None,
         }
     }
 
@@ -201,7 +203,7 @@ impl Repair {
             None => {
                 peer.state = State::Idle;
                 peer.due_ms = now_ms + pause;
-                self.progress.completed_ms = Some(now_ms);
+                self.completed_ms = Some(now_ms);
             }
         }
     }
@@ -311,6 +313,7 @@ impl Repair {
         Progress {
             queue: self.queue.len() + self.busy.len(),
             peers_due: self.peers.values().filter(due).count(),
+            since_completed_ms: self.completed_ms.map(|at| now_ms.saturating_sub(at)),
             ..self.progress
         }
     }

@@ -77,14 +77,15 @@ fn replicas(to: &mut Encoder, status: &Status) -> fmt::Result {
     let (ranges, replication, repair) = (&status.ranges, &status.replication, &status.repair);
     to.gauge("mailboxes_held", "Mailboxes on this node's disk", ranges.held)?;
     to.gauge("mailboxes_responsible", "Of these, the ones it is a replica of", ranges.responsible)?;
-    to.counter("mailboxes_handed_over", "Mailboxes that other replicas took over", ranges.handed_over)?;
     let acknowledged = replication.deposits_acknowledged;
     to.counter("deposits_acknowledged_packets", "Packets that enough disks have synced", acknowledged)?;
     let waiting = replication.hand_off_packets;
     to.gauge("hand_off_packets", "Copies of packets that wait for a silent replica", waiting)?;
     let lag = seconds(replication.oldest_hand_off_ms.unwrap_or(0));
     to.gauge("replication_lag_seconds", "Age of the oldest copy that waits", lag)?;
-    to.gauge("repair_queue_mailboxes", "Mailboxes that wait to be compared", repair.queue_mailboxes)?;
+    to.gauge("repair_queue_mailboxes", "Mailboxes that wait for packets", repair.queue_mailboxes)?;
+    to.gauge("repair_peers_due", "Peers to compare mailboxes with", repair.peers_due)?;
+    to.counter("repair_failures", "Comparisons and reconciliations that failed", repair.failures)?;
     let compared = repair.compared_mailboxes;
     to.counter("repair_compared_mailboxes", "Mailboxes compared with another replica", compared)?;
     let differing = repair.differing_mailboxes;
@@ -96,8 +97,12 @@ fn replicas(to: &mut Encoder, status: &Status) -> fmt::Result {
     )?;
     to.counter("repair_fetched_bytes", "Bytes of packets fetched by repair", repair.fetched_bytes)?;
     // A round that never ended has no age: left out rather than given as zero.
-    match repair.last_round_ms {
-        Some(age) => to.gauge("repair_last_round_age_seconds", "Time since a round ended", seconds(age)),
+    match repair.last_comparison_ms {
+        Some(age) => to.gauge(
+            "repair_last_comparison_age_seconds",
+            "Time since a comparison with a peer was completed",
+            seconds(age),
+        ),
         None => Ok(()),
     }
 }

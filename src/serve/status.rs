@@ -101,8 +101,6 @@ pub struct Ranges {
     pub held: u64,
     /// Of those, the ones this node is a replica of.
     pub responsible: u64,
-    /// Mailboxes that other replicas have taken over from this node since its start.
-    pub handed_over: u64,
 }
 
 /// Deposits through this node.
@@ -119,8 +117,10 @@ pub struct Replication {
 /// Comparing mailboxes with other replicas and fetching what is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repair {
-    /// Mailboxes that wait to be compared.
+    /// Mailboxes that are known to lack packets here, and wait for them.
     pub queue_mailboxes: u64,
+    /// Peers to compare mailboxes with now.
+    pub peers_due: u64,
     /// Mailboxes compared, once for each other replica.
     pub compared_mailboxes: u64,
     /// Of those, the ones that differed.
@@ -129,8 +129,10 @@ pub struct Repair {
     pub fetched_packets: u64,
     /// Bytes of these packets.
     pub fetched_bytes: u64,
-    /// Milliseconds since the last round over all mailboxes ended; `None` before the first.
-    pub last_round_ms: Option<u64>,
+    /// Comparisons and reconciliations that got no answer, or a wrong one.
+    pub failures: u64,
+    /// Milliseconds since a comparison with a peer was last completed; `None` before the first.
+    pub last_comparison_ms: Option<u64>,
 }
 
 /// The signed lists of the swarm and what they turned away.

@@ -21,13 +21,13 @@ fn sample() -> Status {
         },
         peers: (0..3).map(|n| Peer { peer: format!("peer{n}"), silent: n == 2, ..Peer::default() }).collect(),
         store: Some(Store { packets: 7, mailboxes: 2, disk_bytes: 4_096, ..Store::default() }),
-        ranges: Ranges { held: 2, responsible: 1, handed_over: 5 },
+        ranges: Ranges { held: 2, responsible: 1 },
         replication: Replication {
             deposits_acknowledged: 7,
             hand_off_packets: 3,
             oldest_hand_off_ms: Some(1_500),
         },
-        repair: Repair { queue_mailboxes: 4, last_round_ms: None, ..Repair::default() },
+        repair: Repair { queue_mailboxes: 4, last_comparison_ms: None, ..Repair::default() },
         admission: Admission {
             nodes_epoch: Some(9),
             authors_epoch: None,
@@ -117,8 +117,6 @@ async fn metrics_are_openmetrics_with_units_and_kinds() {
         "qis_peers{state=\"answering\"} 2",
         "qis_peers{state=\"silent\"} 1",
         "qis_store_disk_bytes 4096",
-        "# TYPE qis_mailboxes_handed_over counter",
-        "qis_mailboxes_handed_over_total 5",
         "qis_replication_lag_seconds 1.5",
         "# TYPE qis_repair_queue_mailboxes gauge",
         "qis_repair_queue_mailboxes 4",
@@ -137,7 +135,7 @@ async fn metrics_are_openmetrics_with_units_and_kinds() {
         text.contains("qis_node_info{peer=\"12D3KooW\",version=\"1.2.3\",mode=\"storage\",swarm=\"open\"} 1")
     );
     // What is not known is left out; a round that never ended is not zero seconds old.
-    assert!(!text.contains("last_round_age") && !text.contains("list=\"authors\""), "{text}");
+    assert!(!text.contains("last_comparison_age") && !text.contains("list=\"authors\""), "{text}");
     // Each family is described once and its samples stand together.
     let described: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

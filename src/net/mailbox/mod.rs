@@ -5,6 +5,7 @@ mod pull;
 mod spread;
 
 use super::check::Remembered;
+use super::counters::Counters;
 use super::receipt::SignedReceipt;
 use super::shared::Shared;
 use super::storage::Storage;
@@ -171,6 +172,9 @@ impl NetMailbox {
         tokio::spawn(spread.run(placement));
         let stopped = |_| unreachable(&batch[0].0, "this node has been shut down");
         let verdicts = settled.await.map_err(stopped)?;
+        let acknowledged = |verdict: &&Verdict| matches!(verdict, Verdict::Stored | Verdict::Duplicate);
+        let count = verdicts.iter().filter(acknowledged).count();
+        Counters::add(&self.shared.counters.deposits_acknowledged, count as u64);
         batch
             .iter()
             .zip(verdicts)
