@@ -3,7 +3,7 @@
 use super::mailbox::NetMailbox;
 use super::repair::RepairTask;
 use super::shared::{Command, Shared};
-use super::wire::{Code, Refusal};
+use super::wire::{Code, Refusal, Request, Response};
 use super::{Multiaddr, PeerId, Traffic};
 use crate::address::Address;
 use crate::limits::REPLICAS;
@@ -122,6 +122,33 @@ impl NetHandle {
             self.shared.tell(Command::ListsChanged).await;
         }
         Ok(news)
+    }
+
+    /// Gives signed lists to every storage node known; says of each whether one of them was news, or why
+    /// it took none. Nodes pass news on.
+    pub async fn give_lists(&self, lists: &Lists) -> Vec<(PeerId, Result<bool, String>)> {
+        let lists: Vec<Vec<u8>> = [lists.nodes(), lists.authors()]
+            .into_iter()
+            .flatten()
+            .map(|list| list.as_bytes().to_vec())
+            .collect();
+        let view = self.shared.view();
+        let give = view.members.iter().filter_map(|key| Some((*key, self.shared.peer_id(key)?)));
+        let give = give.map(|(key, peer)| {
+            let (shared, lists) = (self.shared.clone(), lists.clone());
+            async move {
+                let mut news = Ok(false);
+                for list in lists {
+                    match shared.ask(key, Request::Offer(list)).await {
+                        Ok(Response::Noted(new)) => news = news.map(|before| before | new),
+                        Ok(_) => news = Err("it answered something else".into()),
+                        Err(error) => news = Err(error.to_string()),
+                    }
+                }
+                (peer, news)
+            }
+        });
+        futures::future::join_all(give.collect::<Vec<_>>()).await
     }
 
     /// The nodes in the Kademlia tables, ascending; none without Kademlia.

@@ -13,7 +13,7 @@ use crate::node::placement::is_among_closest;
 use crate::node::{Contact, NodeKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// The swarm as a node sees it at one moment.
@@ -75,6 +75,16 @@ pub(super) enum AskError {
 }
 
 impl AskError {
+    /// When the same question may be asked again, where the other one said so and it is soon.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            AskError::Refused(refusal) if (1..=2_000).contains(&refusal.retry_after_ms) => {
+                Some(Duration::from_millis(refusal.retry_after_ms.into()))
+            }
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> Option<Code> {
         match self {
             AskError::Refused(refusal) => Some(refusal.code),

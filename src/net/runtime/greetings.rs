@@ -178,7 +178,9 @@ impl Runtime {
                 for list in lists {
                     match gate.gate.offer(&list) {
                         Ok(new) => news |= new,
-                        Err(refusal) => tracing::warn!(?key, reason = %refusal, "a node gave us a wrong list"),
+                        Err(refusal) => {
+                            tracing::warn!(?key, reason = %refusal, "a node gave us a wrong list")
+                        }
                     }
                 }
                 news
