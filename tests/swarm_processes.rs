@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use support::processes::Node;
 use support::*;
 
+/// Held by the test that runs: swarms beside each other would spoil the figures.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// What was acknowledged, by address.
 type Acknowledged = BTreeMap<Address, BTreeSet<Id>>;
 
@@ -101,6 +104,7 @@ async fn measure(what: &str, round: u32, clients: &[NetHandle], known: &Acknowle
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarter_of_sixteen_nodes_dies_without_goodbye() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let mut nodes = Node::swarm(folder.path(), 16);
     let all: Vec<Multiaddr> = nodes.iter().map(|node| node.listen.clone()).collect();
@@ -142,6 +146,9 @@ async fn a_quarter_of_sixteen_nodes_dies_without_goodbye() {
     for (place, expected) in &known {
         pull(&reader, *place, expected).await;
     }
+    if let Some(most) = nodes.iter().filter_map(|node| node.memory_kib("VmRSS")).max() {
+        println!("a node takes at most {:.1} MiB after all this", most as f64 / 1_024.0);
+    }
     // A loaded machine may be slow; libp2p's ten seconds for each dead peer would show.
     for p99 in at_once.into_iter().chain(after) {
         assert!(p99 < Duration::from_secs(5), "{p99:?}");
@@ -152,6 +159,7 @@ async fn a_quarter_of_sixteen_nodes_dies_without_goodbye() {
 /// while a client deposits, and started again on the same store.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_replicas_are_killed_during_deposits() {
+    let _alone = ALONE.lock().await;
     let setting = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
     };
@@ -233,6 +241,7 @@ async fn nothing_acknowledged_is_lost_when_replicas_are_killed_during_deposits()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_seventeen_connections_is_small() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let nodes = Node::swarm(folder.path(), 18);
     let all: Vec<Multiaddr> = nodes.iter().map(|node| node.listen.clone()).collect();
