@@ -142,6 +142,12 @@ async fn metrics_are_openmetrics_with_units_and_kinds() {
     let unique: std::collections::BTreeSet<&&str> = described.iter().collect();
     assert_eq!(unique.len(), described.len(), "{described:?}");
     assert!(described.iter().all(|name| name.starts_with("qis_")), "{described:?}");
+    // Whoever follows the operator's page finds what it names.
+    let page = include_str!("../../docs/operations.md");
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    for name in words.filter(|word| word.starts_with("qis_")) {
+        assert!(text.contains(&format!("\n{name} ")) || text.contains(&format!("\n{name}{{")), "{name}");
+    }
     server.shutdown().await;
 }
 
