@@ -31,11 +31,13 @@ mod damage;
 pub mod files;
 mod layout;
 mod open;
+mod probe;
 mod read;
 mod report;
 mod rules;
 mod tables;
 
+pub use damage::Scrubbed;
 pub use report::{Health, Loss, OpenReport};
 
 use super::{Caps, Cursor, Deposited, Digest, PacketStore, Page, Range, Stat, StoreError};
@@ -144,24 +146,6 @@ impl DiskStore {
             disk_bytes: self.tables.disk_bytes(),
             halted,
         }
-    }
-
-    /// Reads every packet and checks it; returns the number of damaged records.
-    ///
-    /// # Errors
-    /// Files that cannot be read at all.
-    pub fn check_records(&self) -> Result<u64, StoreError> {
-        for (address, _) in self.addresses()? {
-            let mut cursor = None;
-            loop {
-                let page = self.pull(&address, cursor, SWEEP_BATCH)?;
-                cursor = Some(page.cursor);
-                if !page.more {
-                    break;
-                }
-            }
-        }
-        Ok(self.damage.count())
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {

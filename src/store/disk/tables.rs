@@ -2,6 +2,7 @@
 //! an iteration.
 
 use super::layout::{Head, Sum, TABLES, parse_packet_key};
+use super::probe::probe;
 use crate::address::Address;
 use crate::store::StoreError;
 use fjall::{
@@ -61,6 +62,7 @@ impl Tables {
     /// `Damaged` where the files cannot be understood; `Io`, `Full`, `Locked` where nothing is known
     /// to be wrong with them.
     pub fn open(path: &Path) -> Result<Tables, StoreError> {
+        probe(path)?;
         guarded(path, || {
             let database = Database::builder(path)
                 .max_journaling_size(JOURNAL_BYTES_MAX)
