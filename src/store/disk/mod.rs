@@ -27,6 +27,7 @@
 //! a store in place deletes `high-water` in it: the next opening then begins a new epoch, and no
 //! cursor skips a sequence that is given out again.
 
+mod change;
 mod damage;
 pub mod files;
 mod layout;
@@ -43,6 +44,7 @@ pub use report::{Health, Loss, OpenReport};
 use super::{Caps, Cursor, Deposited, Digest, PacketStore, Page, Range, Stat, StoreError};
 use crate::address::Address;
 use crate::packet::{Id, Verified};
+use change::Change;
 use damage::Damage;
 use files::MarkFile;
 use layout::Head;
@@ -51,7 +53,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tables::{Change, Tables};
+use tables::Tables;
 
 /// Packets that a sweep removes in one commit.
 const SWEEP_BATCH: usize = 1_000;

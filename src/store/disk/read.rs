@@ -157,7 +157,7 @@ impl View<'_> {
             key
         };
         let from = match after {
-            Some(after) => Bound::Excluded(index_key(address, after)),
+            Some(after) => Bound::Excluded(index_key(address, after).to_vec()),
             None => Bound::Included(key(0)),
         };
         let range = self.tables.range(&self.snapshot, Table::Index, (from, Bound::Included(key(0xFF))));
