@@ -57,7 +57,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn print(status: &Status) {
-    output::table(["", ""], summary(status).into_iter().map(|(name, text)| [name.to_string(), text]));
+    summary(status).iter().for_each(|(name, text)| output::line(&format!("{name:<16} {text}")));
     if !status.peers.is_empty() {
         output::table(["peer", "state", "last heard", "addresses"], status.peers.iter().map(peer));
     }

@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// Time between two removals of expired packets: replicas compare what is left.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Every second so many records are read and checked: a million in an hour and a half.
+const SCRUB: Duration = Duration::from_secs(1);
+const SCRUB_RECORDS: usize = 200;
 /// Time between two looks at the store's health and at the room on the disk.
 const HEALTH: Duration = Duration::from_secs(5);
 
@@ -205,6 +208,8 @@ impl Node {
 async fn keep_store(store: &Arc<DiskStore>, handle: &NetHandle, disk_bytes_max: u64) -> NodeError {
     let mut sweep = tokio::time::interval(SWEEP);
     let mut health = tokio::time::interval(HEALTH);
+    let mut scrub = tokio::time::interval(SCRUB);
+    let mut scrubbed = None;
     loop {
         tokio::select! {
             _ = health.tick() => {
@@ -216,7 +221,23 @@ async fn keep_store(store: &Arc<DiskStore>, handle: &NetHandle, disk_bytes_max: 
                 }
                 handle.set_room(disk_bytes_max == 0 || disk_bytes < disk_bytes_max);
             }
+            _ = scrub.tick() => {
+                let scrubbing = store.clone();
+                let slice = move || scrubbing.scrub(scrubbed, SCRUB_RECORDS);
+                match tokio::task::spawn_blocking(slice).await {
+                    Ok(Ok(slice)) => {
+                        scrubbed = slice.next;
+                        if slice.damaged > 0 {
+                            store.damaged_addresses().iter().for_each(|(address, _)| handle.refill(*address));
+                        }
+                    }
+                    Ok(Err(error)) => tracing::error!(%error, "records could not be checked"),
+                    Err(error) => tracing::error!(%error, "the check of records broke off"),
+                }
+            }
             _ = sweep.tick() => {
+                // What the other replicas could not give last time.
+                store.damaged_addresses().iter().for_each(|(address, _)| handle.refill(*address));
                 let store = store.clone();
                 let swept = tokio::task::spawn_blocking(move || {
                     store.sweep(SystemClock.now_ms())

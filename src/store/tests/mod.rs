@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod damage;
 mod model;
 
 use crate::packet::{AuthorKey, Draft, Id, Kind, SynthesisRecord, Verdict, Verified};
