@@ -25,8 +25,6 @@
 mod place;
 mod read;
 mod segment;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use super::{Admission, Clock, Mailbox, MailboxError, Position, Pulled, Receipt};
@@ -75,6 +73,14 @@ impl ObjectMailbox {
         clock: impl Clock + 'static,
     ) -> Result<ObjectMailbox, MailboxError> {
         Ok(ObjectMailbox::at(Place::open(url)?, admission, clock))
+    }
+
+    /// Whether a URL has a form that [`ObjectMailbox::open`] knows; nothing is opened.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_url(url: &str) -> Result<(), MailboxError> {
+        place::parse(url).map(|_| ())
     }
 
     /// Mailboxes in any store that shows what was put at once and puts only where nothing is

@@ -39,7 +39,7 @@ impl Place {
             problem,
             remedy: remedy.into(),
         };
-        let (scheme, root) = scheme(url).map_err(|problem| refuse(problem, FORMS))?;
+        let (scheme, root) = parse(url)?;
         let mut folder = None;
         let (store, root): (Arc<dyn ObjectStore>, Path) = match scheme {
             ObjectStoreScheme::Local => {
@@ -65,7 +65,7 @@ impl Place {
                 let remedy = "set AWS_REGION or AWS_ENDPOINT, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
                 (Arc::new(store.map_err(|error| refuse(error.to_string(), remedy))?), root)
             }
-            other => return Err(refuse(format!("{other:?} is not served by this program"), FORMS)),
+            _ => return Err(unknown(url)),
         };
         Ok(Place { store, root, url: url.into(), folder })
     }
@@ -90,12 +90,19 @@ impl Place {
     }
 }
 
-fn scheme(url: &str) -> Result<(ObjectStoreScheme, Path), String> {
-    match url.parse() {
-        Ok(parsed) => ObjectStoreScheme::parse(&parsed)
-            .map_err(|_| "is no place for mailboxes: unknown scheme, or no bucket".to_string()),
-        Err(_) => Err("is no URL".to_string()),
-    }
+/// The scheme of a URL and the path in it.
+///
+/// # Errors
+/// None that mailboxes can lie at.
+pub fn parse(url: &str) -> Result<(ObjectStoreScheme, Path), MailboxError> {
+    use ObjectStoreScheme::{AmazonS3, Local, Memory};
+    let parsed = url.parse().ok().and_then(|parsed| ObjectStoreScheme::parse(&parsed).ok());
+    parsed.filter(|(scheme, _)| matches!(scheme, AmazonS3 | Local | Memory)).ok_or_else(|| unknown(url))
+}
+
+fn unknown(url: &str) -> MailboxError {
+    let problem = "is no place for mailboxes: unknown scheme, or no bucket".into();
+    MailboxError::Objects { url: url.into(), problem, remedy: FORMS.into() }
 }
 
 /// The message with those of its causes that it does not contain already.
