@@ -12,10 +12,11 @@ use qis::mailbox::{Admission, Mailbox, ObjectMailbox, Position, Receipt};
 use qis::packet::{Id, Verified, hex};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use support::{at, ids, packets};
 
 const ADDRESS: Address = [9; 32];
@@ -311,25 +312,34 @@ fn the_format_is_what_its_table_says() {
     assert_eq!(std::fs::read(&files[0]).unwrap(), segment(&ADDRESS, &writer, 1, &bytes(&own)));
 }
 
+thread_local! {
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Of this thread.
+struct Lines;
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LINES.with_borrow_mut(|lines| lines.extend(bytes));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What is logged while `work` runs on this thread.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let result = tracing::subscriber::with_default(log, work);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    (result, text)
+    // One log for all threads: whether a message is heard is remembered for the whole process.
+    static LOG: Once = Once::new();
+    LOG.call_once(|| {
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Lines).finish();
+        tracing::subscriber::set_global_default(log).unwrap();
+    });
+    LINES.take();
+    let result = work();
+    (result, String::from_utf8(LINES.take()).unwrap())
 }
 
 #[test]
