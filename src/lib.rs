@@ -39,6 +39,7 @@
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |
 //! | [`net`] | does: libp2p over QUIC, wire frames |
+//! | [`serve`] | status, metrics and health of a node over HTTP |
 //! | [`run`] | the live loop and what running nodes need |
 //! | [`job`] | batch re-synthesis: all public answers of many packets |
 //! | [`eval`] | measuring quality |
@@ -90,5 +91,6 @@ pub mod net;
 pub mod node;
 pub mod packet;
 pub mod run;
+pub mod serve;
 pub mod sim;
 pub mod store;

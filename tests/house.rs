@@ -17,6 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["ingest", "mailbox"],
     &["node"],
     &["net"],
+    &["serve"],
     &["run", "job", "eval", "bench", "doctor", "sim"],
     &["demo"],
     &["cli"],

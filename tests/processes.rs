@@ -5,58 +5,16 @@ mod support;
 
 use qis::domain::Domain;
 use qis::mailbox::{Mailbox, Position, Receipt};
-use qis::net::{Multiaddr, NetHandle};
+use qis::net::NetHandle;
 use qis::packet::{AuthorKey, Draft, Id, Kind, PacketFileWriter};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+use support::processes::Node;
 use support::*;
 
 const ADDRESS: [u8; 32] = [9; 32];
-
-/// Killed without a warning when dropped.
-struct Node {
-    process: Child,
-    peer: String,
-    listen: Multiaddr,
-}
-
-impl Node {
-    fn start(store: &Path, listen: &str, peers: &[&Multiaddr], more: &[&str]) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_qis"));
-        command.args(["node", "--json", "--listen", listen, "--store"]).arg(store).args(more);
-        for peer in peers {
-            command.args(["--peer", &peer.to_string()]);
-        }
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: serde_json::Value = serde_json::from_str(&line).expect("one JSON line when ready");
-        let peer = ready["peer"].as_str().unwrap().to_string();
-        let listen = ready["listen"][0].as_str().unwrap().parse().unwrap();
-        Node { process, peer, listen }
-    }
-
-    fn port(&self) -> String {
-        let port = self.listen.to_string().split('/').nth(4).unwrap().to_string();
-        format!("127.0.0.1:{port}")
-    }
-
-    /// SIGKILL.
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 async fn pulled_ids(client: &NetHandle) -> BTreeSet<Id> {
     let pulled = client.mailbox().pull(&ADDRESS, &Position::default()).await.unwrap();

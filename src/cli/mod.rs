@@ -28,6 +28,7 @@ mod output;
 mod places;
 mod resynth;
 mod sim;
+mod status;
 mod swarm;
 
 pub use failure::Failure;
@@ -73,6 +74,8 @@ enum Command {
     Sim(sim::Arguments),
     /// Found a swarm, and admit or revoke its storage nodes and authors
     Swarm(swarm::Arguments),
+    /// Show how a running node is doing
+    Status(status::Arguments),
 }
 
 /// `--backend`, `--adapter` and `--threads`, the same for every command that computes.
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Resynth(arguments) => resynth::run(arguments),
         Command::Sim(arguments) => sim::run(arguments),
         Command::Swarm(arguments) => swarm::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
     };
     match result {
         Ok(()) if output::failed() => ExitCode::FAILURE,

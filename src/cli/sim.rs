@@ -183,7 +183,7 @@ fn routing(arguments: &Routing) {
     fit.iter().for_each(|fit| output::line(fit));
     output::line(
         "hops      greedy steps on tables of 20 contacts a bucket until the closest node\n\
-         messages  requests of libp2p's iterative look-up: 3 at a time until the 20 closest have answered, or 8\n\
+         messages  requests of the library's iterative look-up: 3 at a time until the 20 closest have answered, or 8\n\
          experts   what a mixture of N experts activates to choose, for every question",
     );
     if let Some(row) = rows.first() {

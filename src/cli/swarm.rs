@@ -1,8 +1,9 @@
 //! `qis swarm`: found a swarm, and admit or revoke its storage nodes and authors.
 
-use super::{Failure, data, output};
+use super::places::join;
+use super::{Failure, data, output, peer_address};
 use crate::domain::table::{parse_time, time_text};
-use crate::net::PeerId;
+use crate::net::{Multiaddr, PeerId};
 use crate::node::lists::{ListKind, Lists, Validity, is_public_key};
 use crate::packet::{Id, hex, unhex};
 use crate::run::AuthorFile;
@@ -33,6 +34,8 @@ Then give ward/swarm.qsl to the nodes, and keep ward/swarm.key safe: it alone ad
     Revoke(Revoke),
     /// Check the signatures of the lists, and show who is on them
     Show(Show),
+    /// Give the lists to running nodes, which pass them on
+    Publish(Publish),
 }
 
 #[derive(clap::Args)]
@@ -106,6 +109,19 @@ struct Show {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct Publish {
+    /// Folder of the swarm, or a file of signed lists
+    #[arg(value_name = "DIR|FILE")]
+    path: PathBuf,
+    /// A node of the swarm: IP:PORT or a multiaddress; one is enough
+    #[arg(long, value_name = "ADDRESS", value_parser = peer_address, required = true)]
+    peer: Vec<Multiaddr>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 fn peer_id(text: &str) -> Result<PeerId, String> {
     text.parse().map_err(|_| "no peer id: `qis node` prints its own, like 12D3KooW..".into())
 }
@@ -153,8 +169,45 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             show(&lists, arguments.json);
             Ok(())
         }
+        Command::Publish(arguments) => publish(arguments),
     }
 }
+
+fn publish(arguments: Publish) -> Result<(), Failure> {
+    super::start_log();
+    let lists = load(&arguments.path)?;
+    let told = data::runtime()?.block_on(async {
+        let client = join(arguments.peer).await?;
+        let told = client.give_lists(&lists).await;
+        client.shutdown().await;
+        Ok::<_, Failure>(told)
+    })?;
+    let refused: Vec<(&PeerId, &String)> =
+        told.iter().filter_map(|(peer, result)| Some((peer, result.as_ref().err()?))).collect();
+    let news = told.iter().filter(|(_, result)| *result == Ok(true)).count();
+    if arguments.json {
+        let refused: Vec<Json> = refused
+            .iter()
+            .map(|(peer, reason)| json!({ "peer": peer.to_string(), "reason": reason }))
+            .collect();
+        output::json(&json!({ "nodes": told.len(), "news": news, "refused": refused }));
+    } else {
+        let nodes = output::count(told.len() as u64, "node");
+        output::line(&format!(
+            "{nodes} told: news to {news}, known to {}",
+            told.len() - news - refused.len()
+        ));
+        refused.iter().for_each(|(peer, reason)| output::note(&format!("{peer}: {reason}")));
+    }
+    match told.len() > refused.len() {
+        true => Ok(()),
+        false => Err(Failure::failed(NobodyTook)),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no node took the lists: are they of this swarm?")]
+struct NobodyTook;
 
 fn create(arguments: &Create) -> Result<(), Failure> {
     let folder = &arguments.folder;

@@ -15,6 +15,11 @@ use std::sync::{Mutex, PoisonError};
 pub struct Remembered(Mutex<[HashSet<Id>; 2]>);
 
 impl Remembered {
+    /// Notes packets that this process has signed or checked itself.
+    pub fn remember<'a>(&self, packets: impl IntoIterator<Item = &'a Verified>) {
+        self.extend(packets.into_iter().map(|packet| blake3::hash(packet.as_bytes()).into()));
+    }
+
     fn contains(&self, digest: &Id) -> bool {
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if generations[0].contains(digest) {

@@ -15,6 +15,7 @@ pub struct Counters {
     pub(super) packets_out: AtomicU64,
     pub(super) signatures_checked: AtomicU64,
     pub(super) signatures_remembered: AtomicU64,
+    pub(super) deposits_acknowledged: AtomicU64,
     pub(super) refused_authors: AtomicU64,
     pub(super) refused_quota: AtomicU64,
 }
@@ -40,6 +41,8 @@ pub struct Traffic {
     pub signatures_checked: u64,
     /// Packets that needed no second check.
     pub signatures_remembered: u64,
+    /// Own packets, per mailbox, that enough disks have acknowledged.
+    pub deposits_acknowledged: u64,
     /// Packets of authors that the swarm does not list.
     pub refused_authors: u64,
     /// Requests of others beyond the share of their peer, subnet or author.
@@ -64,6 +67,7 @@ impl Counters {
             packets_out: read(&self.packets_out),
             signatures_checked: read(&self.signatures_checked),
             signatures_remembered: read(&self.signatures_remembered),
+            deposits_acknowledged: read(&self.deposits_acknowledged),
             refused_authors: read(&self.refused_authors),
             refused_quota: read(&self.refused_quota),
         }

@@ -8,9 +8,10 @@ use crate::node::NodeKey;
 use crate::node::lists::{List, Lists, Outcome};
 use crate::node::participation::Participation;
 use crate::node::quota::{Cost, Quotas, Rates, RetryAfter};
-use crate::packet::{Id, Packet};
+use crate::packet::Id;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub(super) struct Gate {
     keeper: Option<Arc<ListsKeeper>>,
     quotas: Mutex<Quotas>,
     participation: Mutex<Participation>,
+    /// The disk has no room for deposits.
+    full: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -41,6 +44,7 @@ impl Gate {
             keeper,
             quotas: Mutex::new(Quotas::new(rates)),
             participation: Mutex::default(),
+            full: AtomicBool::new(false),
             counters,
         }
     }
@@ -69,7 +73,7 @@ impl Gate {
             .collect()
     }
 
-    /// Takes in a list that somebody gave us. Says whether it was news.
+    /// Takes in a list that somebody gave us. Says whether it was news. Blocks on the disk.
     ///
     /// # Errors
     /// Bytes that are no list of our swarm, signed by its key.
@@ -127,6 +131,22 @@ impl Gate {
         Err("author: is not on this swarm's list, or not any more".into())
     }
 
+    pub fn set_room(&self, room: bool) {
+        self.full.store(!room, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for deposits.
+    ///
+    /// # Errors
+    /// There is none; more may come when packets expire or the operator makes some.
+    pub fn room(&self) -> Result<(), Refusal> {
+        if !self.full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let refusal = Refusal::new(Code::Unavailable, "this node's share of its disk is used up");
+        Err(Refusal { retry_after_ms: 30_000, ..refusal })
+    }
+
     /// Takes the cost of a request from the shares of its peer and its subnet.
     ///
     /// # Errors
@@ -136,13 +156,13 @@ impl Gate {
         self.quotas().admit(now_ms, peer, ip, cost(request)).map_err(|e| self.over_quota(e))
     }
 
-    /// Takes packets of a deposit from the shares of their authors.
+    /// Takes the packets of a deposit, one per author given, from the shares of their authors.
     ///
     /// # Errors
     /// The share of one is used up.
-    pub fn charge_authors(&self, packets: &[Packet]) -> Result<(), Refusal> {
+    pub fn charge_authors<'a>(&self, authors: impl Iterator<Item = &'a Id>) -> Result<(), Refusal> {
         let mut counts: BTreeMap<&Id, u64> = BTreeMap::new();
-        packets.iter().for_each(|packet| *counts.entry(packet.author()).or_default() += 1);
+        authors.for_each(|author| *counts.entry(author).or_default() += 1);
         let now_ms = self.now_ms();
         let mut quotas = self.quotas();
         for (author, packets) in counts {

@@ -3,7 +3,7 @@
 use super::mailbox::NetMailbox;
 use super::repair::RepairTask;
 use super::shared::{Command, Shared};
-use super::wire::Refusal;
+use super::wire::{Code, Refusal, Request, Response};
 use super::{Multiaddr, PeerId, Traffic};
 use crate::address::Address;
 use crate::limits::REPLICAS;
@@ -33,6 +33,8 @@ pub struct Peer {
     pub addresses: Vec<Multiaddr>,
     /// The last attempt to speak with it failed.
     pub silent: bool,
+    /// How long ago it last answered a greeting, or greeted us.
+    pub last_heard: Option<Duration>,
 }
 
 impl NetHandle {
@@ -63,7 +65,9 @@ impl NetHandle {
                 let peer = PeerId::from_bytes(&contact.peer).ok()?;
                 let addresses =
                     contact.addresses.iter().filter_map(|a| Multiaddr::try_from(a.clone()).ok()).collect();
-                Some(Peer { peer, addresses, silent: view.silent.contains(&contact.key()) })
+                let key = contact.key();
+                let last_heard = view.heard.get(&key).map(std::time::Instant::elapsed);
+                Some(Peer { peer, addresses, silent: view.silent.contains(&key), last_heard })
             })
             .collect()
     }
@@ -75,6 +79,11 @@ impl NetHandle {
     /// What repair has done, and what is ahead of it; `None` for a client.
     pub fn repair(&self) -> Option<Progress> {
         self.repair.as_ref().map(RepairTask::progress)
+    }
+
+    /// Says whether the disk has room for deposits; without it they are refused for a while.
+    pub fn set_room(&self, room: bool) {
+        self.shared.gate.set_room(room);
     }
 
     /// Fetches from other replicas what a mailbox of the own store lacks, as after damage.
@@ -105,11 +114,41 @@ impl NetHandle {
     /// # Errors
     /// Bytes that are no list of this swarm.
     pub async fn offer_list(&self, bytes: &[u8]) -> Result<bool, Refusal> {
-        let news = self.shared.gate.offer(bytes)?;
+        let (shared, bytes) = (self.shared.clone(), bytes.to_vec());
+        let offered = tokio::task::spawn_blocking(move || shared.gate.offer(&bytes)).await;
+        let broken = |error: tokio::task::JoinError| Refusal::new(Code::Unavailable, error.to_string());
+        let news = offered.map_err(broken)??;
         if news {
             self.shared.tell(Command::ListsChanged).await;
         }
         Ok(news)
+    }
+
+    /// Gives signed lists to every storage node known; says of each whether one of them was news, or why
+    /// it took none. Nodes pass news on.
+    pub async fn give_lists(&self, lists: &Lists) -> Vec<(PeerId, Result<bool, String>)> {
+        let lists: Vec<Vec<u8>> = [lists.nodes(), lists.authors()]
+            .into_iter()
+            .flatten()
+            .map(|list| list.as_bytes().to_vec())
+            .collect();
+        let view = self.shared.view();
+        let give = view.members.iter().filter_map(|key| Some((*key, self.shared.peer_id(key)?)));
+        let give = give.map(|(key, peer)| {
+            let (shared, lists) = (self.shared.clone(), lists.clone());
+            async move {
+                let mut news = Ok(false);
+                for list in lists {
+                    match shared.ask(key, Request::Offer(list)).await {
+                        Ok(Response::Noted(new)) => news = news.map(|before| before | new),
+                        Ok(_) => news = Err("it answered something else".into()),
+                        Err(error) => news = Err(error.to_string()),
+                    }
+                }
+                (peer, news)
+            }
+        });
+        futures::future::join_all(give.collect::<Vec<_>>()).await
     }
 
     /// The nodes in the Kademlia tables, ascending; none without Kademlia.
@@ -140,10 +179,9 @@ impl NetHandle {
     }
 
     /// Closes every connection and ends the event loop.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(&self) {
         self.shared.tell(Command::Shutdown).await;
-        // A panic of the loop has been reported by the runtime.
-        let _ = (&mut self.task).await;
+        self.shared.stopped().await;
     }
 }
 

@@ -65,6 +65,7 @@ impl Server {
     }
 
     fn deposit(&self, from: NodeKey, bytes: &[u8], view: &View) -> Result<Response, Refusal> {
+        self.shared.gate.room()?;
         let count = bytes.len() / DEPOSIT_BYTES;
         Counters::add(&self.shared.counters.packets_in, count as u64);
         let mut answers: Vec<Option<Answer>> = vec![None; count];
@@ -94,7 +95,6 @@ impl Server {
         if let Some((address, _)) = near.iter().next().filter(|_| near.values().all(|near| !near)) {
             return Err(self.not_responsible(address, view));
         }
-        self.shared.gate.charge_authors(&packets)?;
         let mut batch: Vec<(Address, Verified)> = Vec::with_capacity(packets.len());
         let mut places = Vec::with_capacity(packets.len());
         let verified = verify(&packets, &self.remembered, &self.shared.counters);
@@ -107,6 +107,8 @@ impl Server {
                 Err(error) => answers[index] = Some(Answer::Rejected(error.to_string())),
             }
         }
+        // Only now: forged packets must not use up the share of the author they name.
+        self.shared.gate.charge_authors(batch.iter().map(|(_, packet)| packet.author()))?;
         let deposited: Vec<(Address, Id)> =
             batch.iter().map(|(address, p)| (*address, *p.author())).collect();
         let stored = self.storage.deposit(batch).map_err(unavailable)?;

@@ -13,6 +13,7 @@ use crate::node::placement::is_among_closest;
 use crate::node::{Contact, NodeKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// The swarm as a node sees it at one moment.
@@ -23,6 +24,8 @@ pub(super) struct View {
     pub silent: HashSet<NodeKey>,
     pub contacts: Vec<Contact>,
     pub settled: bool,
+    /// When members last spoke with us.
+    pub heard: HashMap<NodeKey, Instant>,
 }
 
 impl View {
@@ -70,6 +73,16 @@ pub(super) enum AskError {
 }
 
 impl AskError {
+    /// When the same question may be asked again, where the other one said so and it is soon.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            AskError::Refused(refusal) if (1..=2_000).contains(&refusal.retry_after_ms) => {
+                Some(Duration::from_millis(refusal.retry_after_ms.into()))
+            }
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> Option<Code> {
         match self {
             AskError::Refused(refusal) => Some(refusal.code),
@@ -154,6 +167,11 @@ impl Shared {
     /// Tells the loop, if it still runs.
     pub async fn tell(&self, command: Command) {
         let _ = self.commands.send(command).await;
+    }
+
+    /// Returns once the event loop has ended.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
     }
 
     /// Returns once the nodes count as silent: the next reader does not wait for them again.

@@ -10,7 +10,8 @@
 //! - A change of membership moves the places of mailboxes: all peers become due, after a pause that
 //!   further changes prolong, so that many nodes that join are one repair and not many. Silence is no
 //!   change of membership: a restart moves nothing.
-//! - A peer that answers again after silence is due soon: deposits went on while it was cut off.
+//! - A peer that answers again after silence is due soon: deposits went on while it was cut off. And twice
+//!   more within minutes, for deposits of those who noticed later.
 //! - Packets are fetched at a bounded rate, so that repair does not crowd out questions.
 
 use super::backoff_ms;
@@ -27,6 +28,9 @@ pub const DEBOUNCE_MS: u64 = 5_000;
 pub const DEBOUNCE_MAX_MS: u64 = 60_000;
 /// Pause after a peer has answered again; up to as much again, by peer.
 pub const RETURN_MS: u64 = 2_000;
+/// When such a peer is compared with again: others may not have noticed yet that it answers, and deposit
+/// past one of us. They try a silent node once a minute at the least.
+pub const FOLLOW_UPS_MS: [u64; 2] = [20_000, 80_000];
 /// Pause after a failure; doubles with each further one.
 pub const RETRY_FIRST_MS: u64 = 5_000;
 /// Peers that are compared with at a time.
@@ -88,8 +92,8 @@ pub struct Progress {
     pub queue: usize,
     /// Peers that have not been compared with since they became due.
     pub peers_due: usize,
-    /// When the last comparison with a peer was completed; `None` before the first.
-    pub completed_ms: Option<u64>,
+    /// Milliseconds since a comparison with a peer was last completed; `None` before the first.
+    pub since_completed_ms: Option<u64>,
 }
 
 /// The state of one node's repair.
@@ -107,6 +111,7 @@ pub struct Repair {
     allowance_at_ms: u64,
     packets_per_second: u64,
     progress: Progress,
+    completed_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +119,8 @@ struct Peer {
     due_ms: u64,
     state: State,
     failures: u32,
+    /// When it last answered again after silence.
+    returned_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +145,7 @@ impl Repair {
             allowance_at_ms: now_ms,
             packets_per_second,
             progress: Progress::default(),
+            completed_ms: None,
         }
     }
 
@@ -149,6 +157,7 @@ impl Repair {
                 let pause = RETURN_MS + self.jitter_ms(&key, RETURN_MS);
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.failures = 0;
+                    peer.returned_ms = Some(now_ms);
                     peer.due_ms = peer.due_ms.min(now_ms + pause);
                 }
             }
@@ -187,7 +196,12 @@ impl Repair {
         self.changing = Some((since_ms, (now_ms + 2 * DEBOUNCE_MS).min(latest_ms)));
         for key in members {
             let due_ms = (now_ms + DEBOUNCE_MS + self.jitter_ms(&key, DEBOUNCE_MS)).min(latest_ms);
-            let peer = self.peers.entry(key).or_insert(Peer { due_ms, state: State::Idle, failures: 0 });
+            let peer = self.peers.entry(key).or_insert(Peer {
+                due_ms,
+                state: State::Idle,
+                failures: 0,
+                returned_ms: None,
+            });
             peer.due_ms = due_ms;
         }
     }
@@ -200,8 +214,10 @@ impl Repair {
             Some(next) => peer.state = State::Next(next),
             None => {
                 peer.state = State::Idle;
-                peer.due_ms = now_ms + pause;
-                self.progress.completed_ms = Some(now_ms);
+                let follow_ups = peer.returned_ms.map(|at| FOLLOW_UPS_MS.map(|pause| at + pause));
+                let follow_up = follow_ups.into_iter().flatten().find(|at| *at > now_ms);
+                peer.due_ms = follow_up.unwrap_or(u64::MAX).min(now_ms + pause);
+                self.completed_ms = Some(now_ms);
             }
         }
     }
@@ -311,6 +327,7 @@ impl Repair {
         Progress {
             queue: self.queue.len() + self.busy.len(),
             peers_due: self.peers.values().filter(due).count(),
+            since_completed_ms: self.completed_ms.map(|at| now_ms.saturating_sub(at)),
             ..self.progress
         }
     }
@@ -414,6 +431,15 @@ mod tests {
         let from = now;
         next(&mut repair, &mut now);
         assert!((RETURN_MS..2 * RETURN_MS).contains(&(now - from)));
+        for pause in FOLLOW_UPS_MS {
+            repair.step(compared(1, vec![], None), now);
+            next(&mut repair, &mut now);
+            assert_eq!(now - from, pause);
+        }
+        repair.step(compared(1, vec![], None), now);
+        let again = now;
+        next(&mut repair, &mut now);
+        assert!(now - again >= ROUND_MS);
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let from = now;

@@ -8,6 +8,8 @@
 //! - [`files`]: small files that are replaced as a whole
 //! - [`key`]: a node's own key, kept in its store's folder
 //! - [`node`]: a node on a disk, from start to shutdown
+//! - [`outbox`]: a gateway's packet files on their way
+//! - [`status`]: the picture that a running node gives of itself
 //! - [`deposit`]: a packet file on its way into the mailboxes
 
 pub mod author;
@@ -17,7 +19,9 @@ pub mod key;
 pub mod known;
 pub mod learner;
 pub mod node;
+pub mod outbox;
 pub mod places;
+pub mod status;
 pub mod swarm;
 #[cfg(test)]
 mod tests;

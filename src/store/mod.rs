@@ -34,7 +34,7 @@ mod tests;
 pub use digest::{Digest, Range};
 
 pub use disk::files::read_format;
-pub use disk::{DiskStore, Health, Loss, OpenReport};
+pub use disk::{DiskStore, Health, Loss, OpenReport, Scrubbed};
 pub use ledger::Ledger;
 pub use memory::MemoryStore;
 

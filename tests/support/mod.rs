@@ -1,6 +1,9 @@
 //! Packets, stores and swarms for tests over real sockets.
 #![allow(dead_code)]
 
+#[cfg(unix)]
+pub mod processes;
+
 use qis::address::Address;
 use qis::net::{Config, Identity, Multiaddr, NetHandle, Storage, start};
 use qis::packet::{AuthorKey, Draft, Id, Kind, Verified};

@@ -5,6 +5,7 @@ mod pull;
 mod spread;
 
 use super::check::Remembered;
+use super::counters::Counters;
 use super::receipt::SignedReceipt;
 use super::shared::Shared;
 use super::storage::Storage;
@@ -97,6 +98,30 @@ impl NetMailbox {
         self.handed_off.read()
     }
 
+    /// Moves a mailbox's pages from its first replica without a look at them: what the network gives, for
+    /// measuring. Gives the bytes of packets.
+    ///
+    /// # Errors
+    /// The replica does not answer.
+    pub async fn move_pages(&self, address: &Address) -> Result<u64, MailboxError> {
+        let (replica, mut cursor, mut bytes) = (self.replicas(address).await?[0], None, 0);
+        loop {
+            let request =
+                Request::Pull { address: *address, cursor, max: FRAME_PACKETS_MAX as u32, wait_ms: 0 };
+            match self.shared.ask(replica, request).await {
+                Ok(Response::Page { cursor: end, more, packets }) => {
+                    bytes += packets.len() as u64;
+                    if !more {
+                        return Ok(bytes);
+                    }
+                    cursor = Some(end);
+                }
+                Ok(_) => return Err(unreachable(address, "it answered something else")),
+                Err(error) => return Err(unreachable(address, &error.to_string())),
+            }
+        }
+    }
+
     /// Waits until there is something in a mailbox beyond a position, at most `patience`, and pulls it:
     /// a long poll at one replica. An empty answer says that nothing came.
     ///
@@ -171,6 +196,9 @@ impl NetMailbox {
         tokio::spawn(spread.run(placement));
         let stopped = |_| unreachable(&batch[0].0, "this node has been shut down");
         let verdicts = settled.await.map_err(stopped)?;
+        let acknowledged = |verdict: &&Verdict| matches!(verdict, Verdict::Stored | Verdict::Duplicate);
+        let count = verdicts.iter().filter(acknowledged).count();
+        Counters::add(&self.shared.counters.deposits_acknowledged, count as u64);
         batch
             .iter()
             .zip(verdicts)

@@ -6,6 +6,7 @@ use crate::limits::{FRAME_PACKETS_MAX, PACKET_BYTES, SEEN_IDS_MAX};
 use crate::mailbox::{Clock, MailboxError, Position, Pulled, SystemClock};
 use crate::net::check::{Remembered, verify};
 use crate::net::counters::Counters;
+use crate::net::shared::AskError;
 use crate::net::wire::{Code, Request, Response};
 use crate::node::gather::{Action, Input};
 use crate::node::{Gather, Held, NodeKey, Seen};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How often a replica that asks for patience is asked again; who waits longer is late anyway.
+const RETRIES_MAX: u32 = 5;
 /// Answers that are worked on in one go.
 const ANSWERS_AT_ONCE: usize = 16;
 
@@ -215,7 +218,14 @@ impl NetMailbox {
             Action::Fetch { ids, .. } => Request::Fetch { address, ids },
         };
         let without = |input| Answer { input, packets: Packets::None };
-        Ok(match self.shared.ask(replica, request).await {
+        let mut answer = self.shared.ask(replica, request.clone()).await;
+        // A replica that is busy, or has given us our share, says when to come again.
+        for _ in 0..RETRIES_MAX {
+            let Some(pause) = answer.as_ref().err().and_then(AskError::retry_after) else { break };
+            tokio::time::sleep(pause).await;
+            answer = self.shared.ask(replica, request.clone()).await;
+        }
+        Ok(match answer {
             Ok(Response::Page { cursor, more, packets }) => {
                 let input = Input::Page { replica, cursor, more, packets: packets.len() / PACKET_BYTES };
                 Answer { input, packets: Packets::Received(packets) }

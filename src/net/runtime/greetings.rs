@@ -172,14 +172,20 @@ impl Runtime {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let Ok(Response::Lists(lists)) = shared.ask(key, Request::Lists(ours)).await else { return };
-            let mut news = false;
-            for list in lists {
-                match shared.gate.offer(&list) {
-                    Ok(new) => news |= new,
-                    Err(refusal) => tracing::warn!(?key, reason = %refusal, "a node gave us a wrong list"),
+            let gate = shared.clone();
+            let take = move || {
+                let mut news = false;
+                for list in lists {
+                    match gate.gate.offer(&list) {
+                        Ok(new) => news |= new,
+                        Err(refusal) => {
+                            tracing::warn!(?key, reason = %refusal, "a node gave us a wrong list")
+                        }
+                    }
                 }
-            }
-            if news {
+                news
+            };
+            if tokio::task::spawn_blocking(take).await.unwrap_or(false) {
                 shared.tell(Command::ListsChanged).await;
             }
         });

@@ -177,7 +177,12 @@ impl Runtime {
         self.silent = silent;
         let silent = self.silent.iter().copied().collect();
         let contacts = members.iter().filter_map(|key| self.members.contact(key)).cloned().collect();
-        self.shared.set_view(View { members, silent, contacts, settled: self.members.settled() });
+        let heard = |key: &NodeKey| {
+            let at = self.members.heard_ms(key)?;
+            Some((*key, (self.started + Duration::from_millis(at)).into_std()))
+        };
+        let heard = members.iter().filter_map(heard).collect();
+        self.shared.set_view(View { members, silent, contacts, settled: self.members.settled(), heard });
     }
 
     /// Publishes anew when a list has come to admit or to drop somebody by its dates.

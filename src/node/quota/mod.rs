@@ -87,7 +87,7 @@ impl Rates {
 impl Default for Rates {
     fn default() -> Rates {
         let peer = Allowance {
-            requests: Rate::new(200, 400),
+            requests: Rate::new(2_000, 4_000),
             packets: Rate::new(20_000, 40_000),
             bytes: Rate::new(128 << 20, 512 << 20),
         };

@@ -1,10 +1,58 @@
-//! Damaged records met since opening: where they lie, until a deposit or a sweep takes their place.
+//! Damaged records: looking for them, and where they lie until a deposit or a sweep takes their place.
 
+use super::DiskStore;
+use super::read::Record;
 use crate::address::Address;
 use crate::packet::hex;
+use crate::store::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Where a record lies: its mailbox and its sequence there.
+pub type Place = (Address, u64);
+
+/// What a slice of a scrub found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Where the next slice begins; `None` at the end of the store.
+    pub next: Option<Place>,
+    /// Records read.
+    pub read: u64,
+    /// Damaged ones among them.
+    pub damaged: u64,
+}
+
+impl DiskStore {
+    /// Reads and checks at most `max` records after a place, or from the beginning. Opening reads every
+    /// key but no packet, so only this, or a reader, finds a damaged one. A damaged record is noted: it
+    /// leaves ids, digests and ranges, so that a repair brings its packet back.
+    ///
+    /// # Errors
+    /// Files that cannot be read at all.
+    pub fn scrub(&self, from: Option<Place>, max: usize) -> Result<Scrubbed, StoreError> {
+        let view = self.view();
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut scrubbed = Scrubbed::default();
+        for record in view.records(from, Bound::Unbounded).take(max) {
+            let Record { place, packet } = record?;
+            scrubbed.read += 1;
+            scrubbed.damaged += u64::from(packet.is_err());
+            scrubbed.next = Some(place);
+        }
+        if scrubbed.read < max as u64 {
+            scrubbed.next = None;
+        }
+        Ok(scrubbed)
+    }
+
+    /// Mailboxes with records that are known to be damaged, ascending, and how many each has: what a
+    /// repair refills first.
+    pub fn damaged_addresses(&self) -> Vec<(Address, u64)> {
+        self.damage.addresses()
+    }
+}
 
 /// Sequences of the damaged records of each mailbox that has any.
 type Places = BTreeMap<Address, BTreeSet<u64>>;
@@ -37,7 +85,7 @@ impl Damage {
     }
 
     /// Drops what is no longer in the store.
-    pub fn forget(&self, removed: &[(Address, u64)]) {
+    pub fn forget(&self, removed: &[Place]) {
         let mut places = self.places();
         for (address, sequence) in removed {
             if let Some(sequences) = places.get_mut(address) {

@@ -27,20 +27,24 @@
 //! a store in place deletes `high-water` in it: the next opening then begins a new epoch, and no
 //! cursor skips a sequence that is given out again.
 
+mod change;
 mod damage;
 pub mod files;
 mod layout;
 mod open;
+mod probe;
 mod read;
 mod report;
 mod rules;
 mod tables;
 
+pub use damage::Scrubbed;
 pub use report::{Health, Loss, OpenReport};
 
 use super::{Caps, Cursor, Deposited, Digest, PacketStore, Page, Range, Stat, StoreError};
 use crate::address::Address;
 use crate::packet::{Id, Verified};
+use change::Change;
 use damage::Damage;
 use files::MarkFile;
 use layout::Head;
@@ -49,7 +53,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tables::{Change, Tables};
+use tables::Tables;
 
 /// Packets that a sweep removes in one commit.
 const SWEEP_BATCH: usize = 1_000;
@@ -144,24 +148,6 @@ impl DiskStore {
             disk_bytes: self.tables.disk_bytes(),
             halted,
         }
-    }
-
-    /// Reads every packet and checks it; returns the number of damaged records.
-    ///
-    /// # Errors
-    /// Files that cannot be read at all.
-    pub fn check_records(&self) -> Result<u64, StoreError> {
-        for (address, _) in self.addresses()? {
-            let mut cursor = None;
-            loop {
-                let page = self.pull(&address, cursor, SWEEP_BATCH)?;
-                cursor = Some(page.cursor);
-                if !page.more {
-                    break;
-                }
-            }
-        }
-        Ok(self.damage.count())
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -9,10 +9,11 @@
 //! | does not open, or is gone | set aside; an empty database; new epoch |
 //! | the mark is gone | new epoch and replica id, since a loss could not be seen |
 
+use super::change::Change;
 use super::files::{self, Mark, MarkFile};
 use super::layout::{Head, read_record, read_version};
 use super::rules;
-use super::tables::{Change, Table, Tables, io_error};
+use super::tables::{Table, Tables, io_error};
 use super::{Loss, OpenReport};
 use crate::packet::Id;
 use crate::store::{Caps, StoreError};

@@ -1,7 +1,7 @@
 //! Reading: everything a [`DiskStore`] answers comes from one snapshot, at one time.
 
 use super::DiskStore;
-use super::damage::Damage;
+use super::damage::{Damage, Place};
 use super::layout::{Mailbox, index_key, packet_key, parse_expiry_key, parse_packet_key, read_record};
 use super::tables::{Table, Tables, is_damage};
 use crate::address::Address;
@@ -30,8 +30,7 @@ impl DiskStore {
 
 /// What iterating over records finds.
 pub struct Record {
-    pub address: Address,
-    pub sequence: u64,
+    pub place: Place,
     /// The packet, or what is wrong with the record.
     pub packet: Result<Verified, String>,
 }
@@ -62,10 +61,10 @@ impl View<'_> {
     /// Of an item: that the database cannot even tell which record it is.
     pub fn records(
         &self,
-        from: Bound<(Address, u64)>,
-        to: Bound<(Address, u64)>,
+        from: Bound<Place>,
+        to: Bound<Place>,
     ) -> impl Iterator<Item = Result<Record, StoreError>> {
-        let key = |(address, sequence)| packet_key(&address, sequence).to_vec();
+        let key = |(address, sequence): Place| packet_key(&address, sequence).to_vec();
         self.tables.range(&self.snapshot, Table::Packets, (from.map(key), to.map(key))).map(|item| {
             // The key is learnt even where the value cannot be read.
             let place = Cell::new(None);
@@ -87,7 +86,7 @@ impl View<'_> {
             if let Err(problem) = &packet {
                 self.damage.note(&address, sequence, problem);
             }
-            Ok(Record { address, sequence, packet })
+            Ok(Record { place: (address, sequence), packet })
         })
     }
 
@@ -104,7 +103,7 @@ impl View<'_> {
         let mut more = false;
         let from = Bound::Excluded((*address, cursor.sequence));
         for record in self.records(from, Bound::Included((*address, u64::MAX))) {
-            let Record { sequence, packet, .. } = record?;
+            let Record { place: (_, sequence), packet } = record?;
             match packet {
                 Ok(packet) if !expired(&packet, self.now_ms) => {
                     more = packets.len() == max;
@@ -158,7 +157,7 @@ impl View<'_> {
             key
         };
         let from = match after {
-            Some(after) => Bound::Excluded(index_key(address, after)),
+            Some(after) => Bound::Excluded(index_key(address, after).to_vec()),
             None => Bound::Included(key(0)),
         };
         let range = self.tables.range(&self.snapshot, Table::Index, (from, Bound::Included(key(0xFF))));

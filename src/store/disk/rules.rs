@@ -1,10 +1,11 @@
 //! The rules of a mailbox over tables: what a deposit and a sweep change.
 
+use super::change::Change;
 use super::layout::{
     Mailbox, author_key, expiry_key, index_key, latest_key, packet_key, parse_expiry_key,
     parse_retraction_key, read_count, read_record, read_version, retraction_key, write_record, write_version,
 };
-use super::tables::{Change, Table, is_damage};
+use super::tables::{Table, is_damage};
 use crate::address::Address;
 use crate::packet::{Id, Kind, Verified};
 use crate::store::ledger::{Entry, Version};
@@ -23,7 +24,15 @@ pub fn deposit(
     if expired(packet, now_ms) {
         return Ok(Deposited::Obsolete);
     }
-    if let Some(entry) = indexed(change, address, &id)? {
+    let version = (packet.sequence(), id);
+    let latest_key = latest_key(address, &author, &reference);
+    let heard_of = match kind {
+        Kind::Observed => change.read(Table::Latest, &latest_key, read_version)?,
+        _ => None,
+    };
+    // An observed packet that is there is the newest version heard of: most packets need no second look.
+    let may_be_there = kind != Kind::Observed || heard_of == Some(version);
+    if may_be_there && let Some(entry) = indexed(change, address, &id)? {
         // A duplicate is acknowledged, so the copy on disk must be good; a damaged one is replaced.
         let key = packet_key(address, entry.sequence);
         let good = match change.get(Table::Packets, &key) {
@@ -38,12 +47,10 @@ pub fn deposit(
         store(change, address, &id, packet)?;
         return Ok(Deposited::Stored);
     }
-    let version = (packet.sequence(), id);
-    let latest_key = latest_key(address, &author, &reference);
     let takes_place_of = match kind {
-        Kind::Observed => match change.read(Table::Latest, &latest_key, read_version)? {
-            Some(latest) if latest > version => return Ok(Deposited::Obsolete),
-            latest => latest.map(|(_, older)| older),
+        Kind::Observed => match heard_of {
+            Some(newer) if newer > version => return Ok(Deposited::Obsolete),
+            older => older.map(|(_, older)| older),
         },
         Kind::Synthesis => None,
         Kind::Retraction => Some(reference),
@@ -57,11 +64,9 @@ pub fn deposit(
         return Ok(Deposited::OverQuota);
     }
     match kind {
-        Kind::Observed => change.put(Table::Latest, &latest_key, write_version(&version))?,
+        Kind::Observed => change.put(Table::Latest, &latest_key, &write_version(&version))?,
         Kind::Synthesis => {}
-        Kind::Retraction => {
-            change.put(Table::Retractions, &retraction_key(address, &author, &reference), vec![])?;
-        }
+        Kind::Retraction => mark_retracted(change, address, &retraction_key(address, &author, &reference))?,
     }
     if let Some(gone) = gone {
         remove(change, address, &gone)?;
@@ -88,7 +93,21 @@ pub fn sweep(change: &mut Change, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
 }
 
 fn retracted(change: &mut Change, address: &Address, author: &Id, id: &Id) -> Result<bool, StoreError> {
+    if mailbox(change, address)?.retracted == 0 {
+        return Ok(false);
+    }
     Ok(change.read(Table::Retractions, &retraction_key(address, author, id), |_| Some(()))?.is_some())
+}
+
+/// Writes a key of table `retractions`.
+fn mark_retracted(change: &mut Change, address: &Address, key: &[u8]) -> Result<(), StoreError> {
+    if change.read(Table::Retractions, key, |_| Some(()))?.is_none() {
+        change.put_new(Table::Retractions, key, &[]);
+        let mut mailbox = mailbox(change, address)?;
+        mailbox.retracted += 1;
+        change.put(Table::Mailboxes, address, &mailbox.write())?;
+    }
+    Ok(())
 }
 
 /// Whether a packet is there that its author may take back, or replace by a newer version.
@@ -113,13 +132,13 @@ pub fn restore_version(change: &mut Change, key: &[u8], version: &Version) -> Re
         Some((_, older)) => drop(remove(change, address, &older)?),
         None => {}
     }
-    change.put(Table::Latest, key, write_version(version))
+    change.put(Table::Latest, key, &write_version(version))
 }
 
 /// Takes over a marker of table `retractions` from a damaged database.
 pub fn restore_retraction(change: &mut Change, key: &[u8]) -> Result<(), StoreError> {
     let Some((address, author, id)) = parse_retraction_key(key) else { return Ok(()) };
-    change.put(Table::Retractions, key, vec![])?;
+    mark_retracted(change, &address, key)?;
     if retractable(change, &address, &author, &id)? {
         remove(change, &address, &id)?;
     }
@@ -144,24 +163,25 @@ fn count(
     let key = author_key(address, author);
     match add(change.read(Table::Authors, &key, read_count)?.unwrap_or_default()) {
         0 => change.remove(Table::Authors, &key),
-        count => change.put(Table::Authors, &key, count.to_le_bytes().into()),
+        count => change.put(Table::Authors, &key, &count.to_le_bytes()),
     }
 }
 
+/// Puts a packet that is not there into its mailbox.
 fn store(change: &mut Change, address: &Address, id: &Id, packet: &Verified) -> Result<(), StoreError> {
     let mut mailbox = mailbox(change, address)?;
     mailbox.last += 1;
     mailbox.stat.add(packet.kind());
     mailbox.digest.add(id);
-    change.put(Table::Mailboxes, address, mailbox.write())?;
+    change.put(Table::Mailboxes, address, &mailbox.write())?;
     count(change, address, packet.author(), |count| count.saturating_add(1))?;
     let expires_at = expiry(packet).unwrap_or_default();
     let entry = Entry { sequence: mailbox.last, kind: packet.kind(), author: *packet.author(), expires_at };
-    change.put(Table::Index, &index_key(address, id), entry.write())?;
+    change.put_new(Table::Index, &index_key(address, id), &entry.write());
     let key = packet_key(address, mailbox.last);
-    change.put_new(Table::Packets, &key, write_record(&key, packet));
+    change.put_new(Table::Packets, &key, &write_record(&key, packet));
     if expires_at != 0 {
-        change.put(Table::Expiry, &expiry_key(expires_at, address, id), vec![])?;
+        change.put_new(Table::Expiry, &expiry_key(expires_at, address, id), &[]);
     }
     Ok(())
 }
@@ -177,7 +197,7 @@ fn remove(change: &mut Change, address: &Address, id: &Id) -> Result<bool, Store
     let mut mailbox = mailbox(change, address)?;
     mailbox.stat.remove(entry.kind);
     mailbox.digest.remove(id);
-    change.put(Table::Mailboxes, address, mailbox.write())?;
+    change.put(Table::Mailboxes, address, &mailbox.write())?;
     count(change, address, &entry.author, |count| count.saturating_sub(1))?;
     Ok(true)
 }

@@ -1,14 +1,13 @@
-//! The database: its tables, changes to them and its errors. Elsewhere fjall shows only as the item of
-//! an iteration.
+//! The database: its tables and its errors. Elsewhere fjall shows only as the item of an iteration and
+//! as the bytes of keys and values.
 
-use super::layout::{Head, Sum, TABLES, parse_packet_key};
-use crate::address::Address;
+use super::layout::{Head, Sum, TABLES};
+use super::probe::probe;
 use crate::store::StoreError;
 use fjall::{
-    CompressionType, Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
-    Readable, Snapshot,
+    CompressionType, Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions,
+    OwnedWriteBatch as WriteBatch, PersistMode, Readable, Snapshot, UserValue,
 };
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +15,12 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of journals kept before tables are flushed: it bounds the time and the memory of opening.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of new entries that a table holds in memory before they are written to a file. Measured with
+/// 200,000 packets to each of two stores: 64 MiB cost 250 MB of memory a store and 15.3 us of CPU a
+/// packet, 16 MiB 95 MB and 17.2 us, 8 MiB 50 MB and 19.3 us.
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of table blocks that are kept for readers; an idle store uses none of them.
+const CACHE_BYTES_MAX: u64 = 16 << 20;
 
 /// The tables of [`super::layout`], in the order of [`Head::sums`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,9 +66,11 @@ impl Tables {
     /// `Damaged` where the files cannot be understood; `Io`, `Full`, `Locked` where nothing is known
     /// to be wrong with them.
     pub fn open(path: &Path) -> Result<Tables, StoreError> {
+        probe(path)?;
         guarded(path, || {
             let database = Database::builder(path)
                 .max_journaling_size(JOURNAL_BYTES_MAX)
+                .cache_size(CACHE_BYTES_MAX)
                 .worker_threads(2)
                 .open()
                 .map_err(|e| store_error(path, e))?;
@@ -72,8 +79,11 @@ impl Tables {
                 let separation = KvSeparationOptions::default()
                     .separation_threshold(256)
                     .compression(CompressionType::None);
-                let options =
-                    || KeyspaceCreateOptions::default().with_kv_separation(separated.then_some(separation));
+                let options = || {
+                    KeyspaceCreateOptions::default()
+                        .max_memtable_size(MEMTABLE_BYTES_MAX)
+                        .with_kv_separation(separated.then_some(separation))
+                };
                 database.keyspace(name, options).map_err(|e| store_error(path, e))
             };
             let spaces: Result<Vec<_>, _> =
@@ -103,8 +113,8 @@ impl Tables {
         snapshot: &Snapshot,
         table: Table,
         key: &[u8],
-    ) -> Result<Option<Vec<u8>>, fjall::Error> {
-        Ok(snapshot.get(&self.spaces[table as usize], key)?.map(|value| value.to_vec()))
+    ) -> Result<Option<UserValue>, fjall::Error> {
+        snapshot.get(&self.spaces[table as usize], key)
     }
 
     /// Like [`Tables::get`], decoded; an entry that does not decode is damage.
@@ -158,138 +168,22 @@ impl Tables {
         })
     }
 
+    /// A batch that is synced when it is committed.
+    pub fn batch(&self, changes: usize) -> WriteBatch {
+        WriteBatch::with_capacity(self.database.clone(), changes).durability(Some(PersistMode::SyncAll))
+    }
+
+    pub fn space(&self, table: Table) -> &Keyspace {
+        &self.spaces[table as usize]
+    }
+
+    pub fn head_space(&self) -> &Keyspace {
+        &self.head
+    }
+
     /// Bytes that the database takes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.database.disk_space().unwrap_or_default()
-    }
-}
-
-/// Changes that will be made together or not at all; reads see them already.
-pub struct Change<'a> {
-    tables: &'a Tables,
-    snapshot: Snapshot,
-    /// What each key held before, where it was looked up or is known, and what it will hold.
-    cells: BTreeMap<(Table, Vec<u8>), Cell>,
-}
-
-struct Cell {
-    before: Option<Vec<u8>>,
-    after: Option<Vec<u8>>,
-}
-
-impl<'a> Change<'a> {
-    pub fn new(tables: &'a Tables) -> Change<'a> {
-        Change { tables, snapshot: tables.snapshot(), cells: BTreeMap::new() }
-    }
-
-    /// # Errors
-    /// Unreadable files.
-    pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, fjall::Error> {
-        let full = (table, key.to_vec());
-        if !self.cells.contains_key(&full) {
-            let before = self.tables.get(&self.snapshot, table, key)?;
-            self.cells.insert(full.clone(), Cell { after: before.clone(), before });
-        }
-        Ok(self.cells[&full].after.as_deref())
-    }
-
-    /// Like [`Change::get`], decoded; an entry that does not decode is damage.
-    ///
-    /// # Errors
-    /// Unreadable files.
-    pub fn read<T>(
-        &mut self,
-        table: Table,
-        key: &[u8],
-        decode: fn(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>, StoreError> {
-        let tables = self.tables;
-        let value = self.get(table, key).map_err(|e| tables.error(e))?;
-        value.map(|value| decode(value).ok_or_else(|| tables.damaged(table))).transpose()
-    }
-
-    /// # Errors
-    /// Unreadable files: what was there before is read for the head.
-    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
-        let tables = self.tables;
-        self.get(table, key).map_err(|e| tables.error(e))?;
-        self.set(table, key, Some(value));
-        Ok(())
-    }
-
-    /// # Errors
-    /// As for [`Change::put`].
-    pub fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        let tables = self.tables;
-        self.get(table, key).map_err(|e| tables.error(e))?;
-        self.set(table, key, None);
-        Ok(())
-    }
-
-    /// Writes under a key that holds nothing.
-    pub fn put_new(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        self.cells.entry((table, key.to_vec())).or_insert(Cell { before: None, after: None });
-        self.set(table, key, Some(value));
-    }
-
-    /// Removes a packet's record without reading it: it may be damaged.
-    pub fn remove_record(&mut self, key: &[u8]) {
-        let unread = || Cell { before: Some(vec![]), after: None };
-        self.cells.entry((Table::Packets, key.to_vec())).or_insert_with(unread);
-        self.set(Table::Packets, key, None);
-    }
-
-    fn set(&mut self, table: Table, key: &[u8], after: Option<Vec<u8>>) {
-        if let Some(cell) = self.cells.get_mut(&(table, key.to_vec())) {
-            cell.after = after;
-        }
-    }
-
-    pub fn error(&self, error: fjall::Error) -> StoreError {
-        self.tables.error(error)
-    }
-
-    /// Places of the packets that will go.
-    pub fn removed_records(&self) -> Vec<(Address, u64)> {
-        let gone = self.cells.iter().filter(|(_, cell)| cell.before.is_some() && cell.after.is_none());
-        let records = gone.filter(|((table, _), _)| *table == Table::Packets);
-        records.filter_map(|((_, key), _)| parse_packet_key(key)).collect()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.cells.values().all(|cell| cell.before == cell.after)
-    }
-
-    /// Writes all changes and the head that follows `head` as one batch, and syncs. Returns the new
-    /// head.
-    ///
-    /// # Errors
-    /// Nothing is acknowledged then; whether the batch is on disk shows when the store is opened.
-    pub fn commit(self, head: &Head) -> Result<Head, StoreError> {
-        let tables = self.tables;
-        let mut head = Head { commits: head.commits + 1, ..*head };
-        let mut batch = tables.database.batch().durability(Some(PersistMode::SyncAll));
-        for ((table, key), cell) in self.cells {
-            if cell.before == cell.after {
-                continue;
-            }
-            let number = table as usize;
-            let sum = &mut head.sums[number];
-            if let Some(before) = cell.before {
-                sum.remove(Sum::entry(number, &key, &before));
-            }
-            let space = &tables.spaces[number];
-            match cell.after {
-                Some(after) => {
-                    sum.add(Sum::entry(number, &key, &after));
-                    batch.insert(space, key, after);
-                }
-                None => batch.remove(space, key),
-            }
-        }
-        batch.insert(&tables.head, "head", head.write());
-        batch.commit().map_err(|e| tables.error(e))?;
-        Ok(head)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{many, observed, sign};
 use crate::packet::{Id, Verified};
-use crate::store::{Cursor, Deposited, DiskStore, Loss, PacketStore, Range, StoreError};
+use crate::store::{Cursor, Deposited, DiskStore, Loss, PacketStore, Range, Scrubbed, StoreError};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -213,7 +213,17 @@ fn a_damaged_record_is_counted_passed_over_and_replaced_by_a_deposit() {
     assert_eq!(store.range(&HERE, &[]).expect("a range"), Range::Ids(left.to_vec()));
     assert!(store.fetch(&HERE, &[packets[1].id()]).expect("packets").is_empty());
     assert_eq!(store.health().damaged_records, 1);
-    assert_eq!(store.check_records().expect("checked"), 1);
+    let all = store.scrub(None, 10).expect("a scrub");
+    assert_eq!(all, Scrubbed { next: None, read: 3, damaged: 1 });
+    let mut slices = vec![store.scrub(None, 1).expect("a scrub")];
+    while let Some(next) = slices[slices.len() - 1].next {
+        slices.push(store.scrub(Some(next), 1).expect("a scrub"));
+    }
+    assert_eq!(
+        slices.iter().map(|slice| (slice.read, slice.damaged)).collect::<Vec<_>>(),
+        [(1, 0), (1, 1), (1, 0), (0, 0)]
+    );
+    assert_eq!(store.damaged_addresses(), [(HERE, 1)]);
 
     let batch = [(HERE, packets[1]), (HERE, packets[0])];
     let results = store.deposit(0, &batch).expect("a deposit");

@@ -2,6 +2,8 @@
 
 mod conformance;
 mod crash;
+#[cfg(unix)]
+mod damage;
 mod model;
 
 use crate::packet::{AuthorKey, Draft, Id, Kind, SynthesisRecord, Verdict, Verified};
