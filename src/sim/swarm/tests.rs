@@ -32,12 +32,13 @@ fn without_faults_everything_is_acknowledged_and_nothing_repaired() {
     assert!(counts.faults.is_empty(), "{report:?}");
 }
 
-/// Each invariant can fail: a planted bug breaks it within 300,000 steps of one of three seeds.
+/// Each invariant can fail: a planted bug breaks it within 300,000 steps and a calm, most at once. A
+/// blind reader takes the most seeds: the one replica that it believes must be a liar each time.
 #[test]
 fn every_planted_bug_is_found_by_its_invariant() {
     for plant in Plant::ALL {
         let planted = |seed| Config { steps: 300_000, plant: Some(plant), ..config(seed) };
-        let found = (0..3).find_map(|seed| run(&planted(seed), |_| {}).err());
+        let found = (0..24).find_map(|seed| run(&planted(seed), |_| {}).err());
         let broken = found.unwrap_or_else(|| panic!("{} is not found", plant.name()));
         assert_eq!(broken.invariant, plant.breaks(), "{}: {broken}", plant.name());
         let again = run(&planted(broken.seed), |_| {});

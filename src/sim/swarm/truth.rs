@@ -264,8 +264,7 @@ impl World {
             self.breaks(Invariant::Durable, problem);
         } else if packet.holders.is_empty() {
             let (dead, promised) = (packet.dead(&self.truth.dead), packet.promise.len());
-            let problem =
-                format!("packet {id} is lost, and of {promised} promised disks only {dead} have died");
+            let problem = format!("packet {id} is lost; {dead} of {promised} promised disks have died");
             self.breaks(Invariant::Durable, problem);
         }
     }
