@@ -29,7 +29,7 @@ fn routing_gives_one_object_per_size() {
     assert_eq!(row["packet_bytes"], 5_120);
     assert_eq!(row["recall"], 1.0);
     let (mean, max) = (row["mean_hops"].as_f64().unwrap(), row["max_hops"].as_u64().unwrap());
-    assert!(mean > 1.0 && mean < 3.0 && max >= 2 && max <= 8, "{row}");
+    assert!(mean > 1.0 && mean < 3.0 && (2..=8).contains(&max), "{row}");
     let messages = row["messages"].as_f64().unwrap();
     assert!(messages > 20.0 && messages < 60.0, "{row}");
     assert_eq!(rows, objects(&["sim", "routing", "--nodes", "3000", "--json", "--packets", "10"]));
