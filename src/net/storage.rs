@@ -107,7 +107,7 @@ impl Storage {
         self.store.fetch(address, ids)
     }
 
-    /// Digests of mailboxes after an address of which `both` says that the two nodes should hold them,
+    /// Digests of mailboxes after an address of which `theirs` says that the one who asks should hold them,
     /// and where to go on. Looks at a bounded number of mailboxes.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl Storage {
     pub(super) fn digests(
         &self,
         after: Option<Address>,
-        both: impl Fn(&Address) -> bool,
+        theirs: impl Fn(&Address) -> bool,
     ) -> Result<(Vec<(Address, Digest)>, Option<Address>), StoreError> {
         /// Mailboxes that are looked at for one answer.
         const LOOKED_AT_MAX: usize = 16 * COMPARE_MAILBOXES_MAX;
@@ -130,7 +130,7 @@ impl Storage {
                     return Ok((found, after));
                 }
                 after = Some(address);
-                if digest.count > 0 && both(&address) {
+                if digest.count > 0 && theirs(&address) {
                     found.push((address, digest));
                 }
             }
