@@ -38,6 +38,13 @@ pub const FEATURES_MAX: usize = 1_024;
 pub const ACTIONS_MAX: usize = 0xFFFF;
 /// Most packets in one frame on the wire.
 pub const FRAME_PACKETS_MAX: usize = 1_024;
+/// Most packets in one segment of a shared folder or bucket.
+pub const SEGMENT_PACKETS_MAX: usize = 8_192;
+/// Packets, twice, that a writer of segments knows it has written: the current and the previous
+/// generation.
+pub const WRITTEN_IDS_MAX: usize = 1 << 16;
+/// Mailboxes in which a writer of segments goes on numbering; beyond it goes on under another name.
+pub const WRITTEN_MAILBOXES_MAX: usize = 1 << 16;
 /// Most ranges of a mailbox in one question.
 pub const RANGES_FRAME_MAX: usize = 256;
 /// Most ranges asked for in one comparison of a mailbox: enough for 16 million packets.

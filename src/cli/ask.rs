@@ -19,6 +19,7 @@ const ROWS_AT_ONCE: usize = 4_096;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   qis ask --domain heart.toml --input new.csv --peer 192.0.2.7:4001
+  qis ask --domain heart.toml --input new.csv --mailbox file:///mnt/shared
   qis ask --domain heart.toml --input - --packets heart.qpk --evidence 5 < new.csv")]
 pub struct Arguments {
     /// Domain file

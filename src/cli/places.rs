@@ -1,14 +1,17 @@
-//! Where a command finds packets: nodes of a swarm, a store on this machine, or packet files.
+//! Where a command finds packets: nodes of a swarm, a shared folder or bucket, a store on this machine,
+//! or packet files.
 
+use super::node::RoutingName;
 use super::{Failure, output, peer_address};
 use crate::address::Address;
 use crate::domain::Domain;
 use crate::mailbox::{
-    Admission, LocalMailbox, Mailbox, MailboxError, Position, Pulled, Receipt, SystemClock,
+    Admission, LocalMailbox, Mailbox, MailboxError, ObjectMailbox, Position, Pulled, Receipt, SystemClock,
 };
 use crate::net::{Config, Identity, Multiaddr, NetHandle, NetMailbox, start};
 use crate::packet::{Packet, PacketFile, Verified, hex, verify_batch};
 use crate::run::places::Places;
+use crate::run::swarm;
 use crate::store::{DiskStore, MemoryStore, PacketStore, Stat};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -25,28 +28,70 @@ pub struct Origin {
     /// A node of the swarm: IP:PORT or a multiaddress; may be repeated [default: 127.0.0.1:4001]
     #[arg(long, value_name = "ADDRESS", value_parser = peer_address)]
     peer: Vec<Multiaddr>,
+    /// Mailboxes in a shared folder, file:///FOLDER, or a bucket, s3://BUCKET/PREFIX; the bucket's
+    /// settings come from the environment (AWS_REGION, AWS_ENDPOINT, AWS_ACCESS_KEY_ID, ..)
+    #[arg(long, value_name = "URL", value_parser = mailbox_url)]
+    mailbox: Option<String>,
     /// Folder of a store on this machine, while no node uses it
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Packet file; may be repeated
     #[arg(long, value_name = "FILE")]
     packets: Vec<PathBuf>,
+    #[command(flatten)]
+    joining: Joining,
+}
+
+/// How a client finds the nodes that hold a mailbox.
+#[derive(clap::Args, Default)]
+pub struct Joining {
+    /// The signed lists of the swarm, as `qis swarm` makes them: only listed nodes hold mailboxes
+    /// [default: those that say so]
+    #[arg(long, value_name = "FILE")]
+    swarm: Option<PathBuf>,
+    /// How the replicas of a mailbox are found, as the nodes do it [default: membership]
+    #[arg(long, value_enum, value_name = "HOW")]
+    routing: Option<RoutingName>,
+}
+
+impl Joining {
+    /// # Errors
+    /// It was said how to join a swarm, and none is.
+    pub fn refuse(&self) -> Result<(), Failure> {
+        match self.swarm.is_some() || self.routing.is_some() {
+            true => {
+                Err(Failure::usage("--swarm and --routing go with nodes of a swarm: name one with --peer"))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+/// Checks the form of a URL of mailboxes.
+pub fn mailbox_url(text: &str) -> Result<String, String> {
+    ObjectMailbox::check_url(text).map(|()| text.to_string()).map_err(|error| error.to_string())
 }
 
 /// An opened origin; clones share it.
 #[derive(Clone)]
 pub enum From {
     Swarm(NetMailbox, Arc<Mutex<Option<NetHandle>>>),
+    Objects(ObjectMailbox),
     Disk(LocalMailbox<DiskStore>),
     Memory(LocalMailbox<MemoryStore>),
 }
 
 impl Origin {
     /// # Errors
-    /// Nobody answers; a store that cannot be opened; a packet file that is damaged.
+    /// Nobody answers; a folder, bucket or store that cannot be opened; a packet file that is damaged.
     pub async fn open(&self, domain: &Domain) -> Result<From, Failure> {
-        let schema = Arc::new(domain.schema.clone());
-        let views = || domain.views.iter().map(|view| Arc::new(((*schema).clone(), view.clone())));
+        let elsewhere = self.mailbox.is_some() || self.store.is_some() || !self.packets.is_empty();
+        if elsewhere {
+            self.joining.refuse()?;
+        }
+        if let Some(url) = &self.mailbox {
+            return open_objects(url, domain).map(From::Objects);
+        }
         if let Some(folder) = &self.store {
             if !folder.is_dir() {
                 return Err(Failure::failed(NoFolder(folder.display().to_string())));
@@ -55,35 +100,47 @@ impl Origin {
             if let Some(loss) = report.loss {
                 output::note(&loss.to_string());
             }
-            return Ok(From::Disk(LocalMailbox::new(Arc::new(store), Admission::new(views()), SystemClock)));
+            return Ok(From::Disk(LocalMailbox::new(Arc::new(store), admission(domain), SystemClock)));
         }
         if !self.packets.is_empty() {
             let store = MemoryStore::new([0; 32]);
             for path in &self.packets {
                 load(path, domain, &store)?;
             }
-            return Ok(From::Memory(LocalMailbox::new(
-                Arc::new(store),
-                Admission::new(views()),
-                SystemClock,
-            )));
+            return Ok(From::Memory(LocalMailbox::new(Arc::new(store), admission(domain), SystemClock)));
         }
         let mut peers = self.peer.clone();
         if peers.is_empty() {
             peers.extend(peer_address(DEFAULT_NODE));
         }
-        let client = join(peers).await?;
+        let client = join(peers, &self.joining).await?;
         Ok(From::Swarm(client.mailbox(), Arc::new(Mutex::new(Some(client)))))
     }
+}
+
+/// What is read and written under all views of a domain.
+fn admission(domain: &Domain) -> Admission {
+    Admission::new(domain.views.iter().map(|view| Arc::new((domain.schema.clone(), view.clone()))))
+}
+
+/// Mailboxes of a domain in a shared folder or bucket.
+///
+/// # Errors
+/// No such folder; settings of a bucket that are missing.
+pub fn open_objects(url: &str, domain: &Domain) -> Result<ObjectMailbox, Failure> {
+    ObjectMailbox::open(url, admission(domain), SystemClock).map_err(Failure::failed)
 }
 
 /// A client of the swarm that some nodes belong to.
 ///
 /// # Errors
-/// No node that keeps mailboxes answers in time.
-pub async fn join(peers: Vec<Multiaddr>) -> Result<NetHandle, Failure> {
+/// Lists that cannot be read. No node that keeps mailboxes answers in time.
+pub async fn join(peers: Vec<Multiaddr>, joining: &Joining) -> Result<NetHandle, Failure> {
     let named: Vec<String> = peers.iter().map(Multiaddr::to_string).collect();
-    let client = start(Config::client(Identity::random(), peers)).await.map_err(Failure::failed)?;
+    let mut config = Config::client(Identity::random(), peers);
+    config.lists = joining.swarm.as_deref().map(swarm::load).transpose()?;
+    config.routing = joining.routing.unwrap_or_default().into();
+    let client = start(config).await.map_err(Failure::failed)?;
     if client.settled(INTRODUCTION).await {
         return Ok(client);
     }
@@ -159,6 +216,7 @@ impl Mailbox for From {
     async fn deposit(&self, batch: &[(Address, Verified)]) -> Result<Vec<Receipt>, MailboxError> {
         match self {
             From::Swarm(mailbox, _) => mailbox.deposit(batch).await,
+            From::Objects(mailbox) => mailbox.deposit(batch).await,
             From::Disk(mailbox) => mailbox.deposit(batch).await,
             From::Memory(mailbox) => mailbox.deposit(batch).await,
         }
@@ -167,6 +225,7 @@ impl Mailbox for From {
     async fn pull(&self, address: &Address, from: &Position) -> Result<Pulled, MailboxError> {
         match self {
             From::Swarm(mailbox, _) => mailbox.pull(address, from).await,
+            From::Objects(mailbox) => mailbox.pull(address, from).await,
             From::Disk(mailbox) => mailbox.pull(address, from).await,
             From::Memory(mailbox) => mailbox.pull(address, from).await,
         }
@@ -175,6 +234,7 @@ impl Mailbox for From {
     async fn stat(&self, address: &Address) -> Result<Stat, MailboxError> {
         match self {
             From::Swarm(mailbox, _) => mailbox.stat(address).await,
+            From::Objects(mailbox) => mailbox.stat(address).await,
             From::Disk(mailbox) => mailbox.stat(address).await,
             From::Memory(mailbox) => mailbox.stat(address).await,
         }

@@ -1,6 +1,6 @@
 //! `qis swarm`: found a swarm, and admit or revoke its storage nodes and authors.
 
-use super::places::join;
+use super::places::{Joining, join};
 use super::{Failure, data, output, peer_address};
 use crate::domain::table::{parse_time, time_text};
 use crate::net::{Multiaddr, PeerId};
@@ -177,7 +177,7 @@ fn publish(arguments: Publish) -> Result<(), Failure> {
     super::start_log();
     let lists = load(&arguments.path)?;
     let told = data::runtime()?.block_on(async {
-        let client = join(arguments.peer).await?;
+        let client = join(arguments.peer, &Joining::default()).await?;
         let told = client.give_lists(&lists).await;
         client.shutdown().await;
         Ok::<_, Failure>(told)

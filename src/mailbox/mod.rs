@@ -1,14 +1,17 @@
-//! Deposit, pull and stat by address, over a local store or the nodes that hold a mailbox.
+//! Deposit, pull and stat by address, over a local store, a shared folder or bucket, or the nodes that
+//! hold a mailbox.
 //!
 //! [`Mailbox`] is what the loop needs of the world; who implements it decides where packets lie.
 
 mod admission;
 mod local;
+mod objects;
 #[cfg(test)]
 mod tests;
 
 pub use admission::Admission;
 pub use local::{Clock, LocalMailbox, SystemClock};
+pub use objects::ObjectMailbox;
 
 use crate::address::Address;
 use crate::packet::{Id, Verified};
@@ -65,6 +68,9 @@ pub enum MailboxError {
     Unreachable { address: Id, reason: String },
     #[error("the program is stopping; the deposit may or may not have been stored: deposit it again")]
     Stopping,
+    /// A shared folder or a bucket.
+    #[error("{url}: {problem}; {remedy}")]
+    Objects { url: String, problem: String, remedy: String },
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }

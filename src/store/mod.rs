@@ -129,7 +129,7 @@ impl Stat {
         }
     }
 
-    fn add(&mut self, kind: Kind) {
+    pub(crate) fn add(&mut self, kind: Kind) {
         self.packets += 1;
         *self.of(kind) += 1;
     }
@@ -232,7 +232,7 @@ pub trait PacketStore: Send + Sync {
 }
 
 /// Whether a packet has expired. A retraction never does: what it took back would return.
-fn expired(packet: &Packet, now_ms: u64) -> bool {
+pub(crate) fn expired(packet: &Packet, now_ms: u64) -> bool {
     expiry(packet).is_some_and(|at| at <= now_ms)
 }
 

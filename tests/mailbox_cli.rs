@@ -1,0 +1,176 @@
+//! Folders as mailboxes, and signed receipts, as a user meets them.
+#![cfg(unix)]
+
+mod support;
+
+use qis::domain::Domain;
+use qis::net::{PeerId, SignedReceipt};
+use qis::packet::{AuthorKey, Draft, Kind, PacketFileWriter, unhex};
+use serde_json::Value;
+use std::process::{Command, Output};
+use support::processes::Node;
+
+const DOMAIN: &str = r#"
+format = 1
+name = "ward"
+[schema]
+[[feature]]
+name = "age"
+kind = "numeric"
+centre = 50
+scale = 10
+[[outcome]]
+name = "ill"
+kind = "binary"
+direction = "lower"
+[[view]]
+name = "default"
+prior = { kind = "mean", cases = 1 }
+kernel = { shift = 9, table = [4096, 3000, 2000, 1000, 500, 250, 120, 60, 30, 15, 7, 3, 1, 0] }
+[source]
+site = "ward"
+"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        std::fs::write(folder.path("ward.toml"), DOMAIN).unwrap();
+        std::fs::write(folder.path("new.csv"), "age,ward\n50,w1\n").unwrap();
+        let domain = Domain::load(folder.path("ward.toml")).unwrap();
+        let id = domain.schema.id();
+        let mut writer = PacketFileWriter::create(folder.path("mine.qpk").as_ref(), id, [0; 32]).unwrap();
+        for sequence in 0..60u32 {
+            let mut draft = Draft::new(Kind::Observed, id, 1);
+            (draft.sequence, draft.cases) = (sequence, domain.schema.cases_min.max(1));
+            draft.reference = *blake3::hash(&sequence.to_le_bytes()).as_bytes();
+            draft.values[0] = Some((65_535 * (sequence % 2) as u16, 0));
+            writer.write(&AuthorKey::from_seed([sequence as u8 % 3 + 1; 32]).sign(&draft).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        folder
+    }
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+    fn deposit(&self, more: &[&str]) -> Output {
+        let (packets, domain) = (self.path("mine.qpk"), self.path("ward.toml"));
+        qis(&[&["deposit", &packets, "--domain", &domain, "--json"], more].concat())
+    }
+    fn ask(&self, more: &[&str]) -> Output {
+        let (domain, input) = (self.path("ward.toml"), self.path("new.csv"));
+        qis(&[&["ask", "--domain", &domain, "--input", &input, "--json"], more].concat())
+    }
+}
+
+fn qis(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qis"));
+    command.args(arguments).env_remove("AWS_ENDPOINT").output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The run ends with `code`, and its error output contains each of `words`.
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    // Messages are wrapped for the terminal; words may be broken over lines.
+    let squeeze =
+        |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace() && *c != '│').collect() };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(squeeze(&said).contains(&squeeze(word)), "does not say `{word}`: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_folder_is_deposited_to_and_asked() {
+    let folder = Folder::new();
+    let shared = folder.path("shared");
+    let url = format!("file://{shared}");
+    refused(&folder.deposit(&["--mailbox", &url]), 1, &[&url, "no such folder", "mounted"]);
+    std::fs::create_dir(&shared).unwrap();
+    assert_eq!(json(&folder.deposit(&["--mailbox", &url]))["stored"], 60);
+    let file = folder.path("mine.qpk");
+    let expected = json(&folder.ask(&["--packets", &file]));
+    assert!(expected["packets"].as_u64().unwrap() == 60, "{expected}");
+    assert_eq!(json(&folder.ask(&["--mailbox", &url])), expected);
+    // Another writer, the same packets: a reader counts them once.
+    json(&folder.deposit(&["--mailbox", &url]));
+    assert_eq!(json(&folder.ask(&["--mailbox", &url])), expected);
+}
+
+#[test]
+fn wrong_places_are_refused_with_what_to_do() {
+    let folder = Folder::new();
+    for url in ["ftp://host/x", "nonsense", "s3:///x", "gs://bucket"] {
+        refused(&folder.ask(&["--mailbox", url]), 2, &[url, "file:///FOLDER", "s3://BUCKET/PREFIX"]);
+    }
+    let url = format!("file://{}", folder.path(""));
+    refused(&folder.ask(&["--mailbox", &url, "--peer", "127.0.0.1:9"]), 2, &["cannot be used with"]);
+    refused(&folder.deposit(&[]), 2, &["--peer", "--mailbox"]);
+    let swarm = ["--mailbox", &url, "--routing", "kademlia"];
+    refused(&folder.deposit(&swarm), 2, &["--routing", "--peer"]);
+    refused(&folder.ask(&swarm), 2, &["--routing", "--peer"]);
+    refused(&folder.deposit(&["--mailbox", &url, "--receipts", "r"]), 2, &["--receipts"]);
+    let unlisted = ["--peer", "127.0.0.1:9", "--swarm", &folder.path("none.qsl")];
+    refused(&folder.deposit(&unlisted), 1, &["none.qsl"]);
+
+    // A file where the folder of the mailboxes would be: nobody can write there.
+    std::fs::write(folder.path("qis1"), "x").unwrap();
+    refused(&folder.deposit(&["--mailbox", &url]), 1, &["mine.qpk", &url, "may this user read and write it"]);
+
+    // A bucket without the settings of its server: the wrong region's endpoint is not asked.
+    let output = Command::new(env!("CARGO_BIN_EXE_qis"))
+        .args(["ask", "--domain", &folder.path("ward.toml"), "--input", &folder.path("new.csv")])
+        .args(["--mailbox", "s3://bucket/x"])
+        .envs([
+            ("AWS_ENDPOINT", "http://127.0.0.1:9"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "b"),
+        ])
+        .output()
+        .unwrap();
+    refused(&output, 1, &["s3://bucket/x", "AWS_ENDPOINT", "AWS_ALLOW_HTTP"]);
+}
+
+#[test]
+fn signed_receipts_are_kept_and_can_be_checked() {
+    let folder = Folder::new();
+    let domain = folder.path("ward.toml");
+    let path = |n: usize| folder.0.path().join(n.to_string());
+    let first = Node::start(&path(0), "127.0.0.1:0", &[], &["--domain", &domain]);
+    let second = Node::start(&path(1), "127.0.0.1:0", &[&first.listen], &["--domain", &domain]);
+    let (peer, receipts) = (first.listen.to_string(), folder.path("kept.ndjson"));
+    let arguments = ["--peer", &peer, "--routing", "membership", "--receipts", &receipts];
+    for round in 1..=2 {
+        json(&folder.deposit(&arguments));
+        let text = std::fs::read_to_string(&receipts).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.len() >= 2 * round, "{text}");
+        let mut replicas: Vec<String> = Vec::new();
+        for line in &lines {
+            let bytes = |value: &Value| unhex(value.as_str().unwrap()).unwrap();
+            let packets = line["packets"].as_array().unwrap().iter().map(|packet| {
+                let id = |name: &str| bytes(&packet[name]).try_into().unwrap();
+                let result = serde_json::from_value(packet["result"].clone()).unwrap();
+                (id("address"), id("packet"), result)
+            });
+            let receipt = SignedReceipt {
+                replica: line["replica"].as_str().unwrap().parse::<PeerId>().unwrap(),
+                at_ms: line["at_ms"].as_u64().unwrap(),
+                packets: packets.collect(),
+                signature: bytes(&line["signature"]).try_into().unwrap(),
+            };
+            assert!(receipt.verify() && receipt.packets.len() == 60);
+            replicas.push(receipt.replica.to_string());
+        }
+        assert!(replicas.contains(&first.peer) && replicas.contains(&second.peer));
+    }
+    let nowhere = ["--peer", &peer, "--receipts", &folder.path("none/kept.ndjson")];
+    refused(&folder.deposit(&nowhere), 1, &["--receipts", "kept.ndjson"]);
+}
