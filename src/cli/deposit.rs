@@ -34,7 +34,7 @@ pub struct Arguments {
     joining: Joining,
     /// Append what each node signs of the deposit, one JSON object a line: what it did with which
     /// packets, so that it cannot deny it later
-    #[arg(long, value_name = "FILE", requires = "peer")]
+    #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
@@ -64,6 +64,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         None => runtime.block_on(into_swarm(&arguments, &domain, &bar)),
         Some(url) => {
             arguments.joining.refuse()?;
+            if arguments.receipts.is_some() {
+                let message =
+                    "--receipts keeps what nodes of a swarm sign; nobody signs in a folder or bucket";
+                return Err(Failure::usage(message));
+            }
             let mailbox = open_objects(url, &domain)?;
             let deposit = file(&arguments.file, &domain, &mailbox, |done| bar.set_position(done));
             runtime.block_on(deposit).map_err(Failure::from)

@@ -23,8 +23,17 @@ pub const DEFAULT_NODE: &str = "127.0.0.1:4001";
 pub const INTRODUCTION: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
-#[group(multiple = false)]
 pub struct Origin {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    joining: Joining,
+}
+
+/// One of them at most. Apart, because a group leaves out what is flattened into it.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct Source {
     /// A node of the swarm: IP:PORT or a multiaddress; may be repeated [default: 127.0.0.1:4001]
     #[arg(long, value_name = "ADDRESS", value_parser = peer_address)]
     peer: Vec<Multiaddr>,
@@ -38,8 +47,6 @@ pub struct Origin {
     /// Packet file; may be repeated
     #[arg(long, value_name = "FILE")]
     packets: Vec<PathBuf>,
-    #[command(flatten)]
-    joining: Joining,
 }
 
 /// How a client finds the nodes that hold a mailbox.
@@ -85,14 +92,14 @@ impl Origin {
     /// # Errors
     /// Nobody answers; a folder, bucket or store that cannot be opened; a packet file that is damaged.
     pub async fn open(&self, domain: &Domain) -> Result<From, Failure> {
-        let elsewhere = self.mailbox.is_some() || self.store.is_some() || !self.packets.is_empty();
-        if elsewhere {
+        let Source { peer, mailbox, store, packets } = &self.source;
+        if mailbox.is_some() || store.is_some() || !packets.is_empty() {
             self.joining.refuse()?;
         }
-        if let Some(url) = &self.mailbox {
+        if let Some(url) = mailbox {
             return open_objects(url, domain).map(From::Objects);
         }
-        if let Some(folder) = &self.store {
+        if let Some(folder) = store {
             if !folder.is_dir() {
                 return Err(Failure::failed(NoFolder(folder.display().to_string())));
             }
@@ -102,14 +109,14 @@ impl Origin {
             }
             return Ok(From::Disk(LocalMailbox::new(Arc::new(store), admission(domain), SystemClock)));
         }
-        if !self.packets.is_empty() {
+        if !packets.is_empty() {
             let store = MemoryStore::new([0; 32]);
-            for path in &self.packets {
+            for path in packets {
                 load(path, domain, &store)?;
             }
             return Ok(From::Memory(LocalMailbox::new(Arc::new(store), admission(domain), SystemClock)));
         }
-        let mut peers = self.peer.clone();
+        let mut peers = peer.clone();
         if peers.is_empty() {
             peers.extend(peer_address(DEFAULT_NODE));
         }

@@ -198,7 +198,7 @@ impl Worker {
     async fn reconcile(&self, peer: NodeKey, address: Address) -> Result<u64, RepairError> {
         let mut reconcile = Reconcile::default();
         let mut fetched = 0;
-        while let Some(ask) = reconcile.next() {
+        while let Some(ask) = reconcile.next_ask() {
             match ask {
                 Ask::Ranges(prefixes) => {
                     let request = Request::Range { address, prefixes };

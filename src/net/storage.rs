@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Says whether a packet may lie at an address at a time (Unix ms), or why not, in a line.
 pub type Admit = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Send + Sync;
 
+/// Digests of mailboxes, ascending by address, and where to go on.
+type DigestsPage = (Vec<(Address, Digest)>, Option<Address>);
+
 /// The mailboxes that a node keeps.
 #[derive(Clone)]
 pub struct Storage {
@@ -116,7 +119,7 @@ impl Storage {
         &self,
         after: Option<Address>,
         theirs: impl Fn(&Address) -> bool,
-    ) -> Result<(Vec<(Address, Digest)>, Option<Address>), StoreError> {
+    ) -> Result<DigestsPage, StoreError> {
         /// Mailboxes that are looked at for one answer.
         const LOOKED_AT_MAX: usize = 16 * COMPARE_MAILBOXES_MAX;
         self.tell_time();

@@ -305,7 +305,7 @@ impl Repair {
     /// Less than `range_ms`, by the pair of nodes: not everybody at once.
     fn jitter_ms(&self, peer: &NodeKey, range_ms: u64) -> u64 {
         let (a, b) = (&self.local.0, &peer.0);
-        u64::from(u16::from_le_bytes([a[0] ^ b[2], a[1] ^ b[3]])) * range_ms >> 16
+        (u64::from(u16::from_le_bytes([a[0] ^ b[2], a[1] ^ b[3]])) * range_ms) >> 16
     }
 
     /// When an [`Input::Tick`] will do something, if nothing else comes before.

@@ -46,10 +46,15 @@ impl ObjectMailbox {
             places.insert(cursor.replica, cursor.sequence);
         }
         let mut listed = self.list(address, &places).await?;
-        // A folder that is read while a writer goes on may show its newest segment and not the one
-        // before. What was there before the first listing ended is in a second one.
+        // A folder that is listed while a writer goes on may show its newest segment and not the one
+        // before. What was there when the first listing ended is in a second one; what that one shows
+        // beyond has the same flaw, and is left to the next pull.
         if has_gap(&listed, &places) {
-            listed.extend(self.list(address, &places).await?);
+            let again = self.list(address, &places).await?;
+            let last = |name: &Name| Name { sequence: u64::MAX, ..*name };
+            let shown = |name: &Name| listed.range(name..=&last(name)).next().is_some();
+            let missed: Vec<_> = again.into_iter().filter(|(name, _)| shown(name)).collect();
+            listed.extend(missed);
         }
         let fetches: Vec<_> =
             listed.into_iter().map(|(name, bytes)| async move { self.fetch(name, bytes).await }).collect();

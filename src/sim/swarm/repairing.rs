@@ -78,7 +78,7 @@ impl World {
     fn reconcile(&mut self, node: usize, address: Address) {
         let Some((peer, machine, fetched)) = self.nodes[node].reconciling.get_mut(&address) else { return };
         let (peer, fetched) = (*peer, *fetched);
-        let request = match machine.next() {
+        let request = match machine.next_ask() {
             Some(Ask::Ranges(prefixes)) => Request::Ranges { address, prefixes },
             Some(Ask::Fetch(ids)) => Request::Fetch { address, ids },
             None => {
