@@ -45,7 +45,7 @@
 //! | [`eval`] | measuring quality |
 //! | [`bench`](mod@bench) | measuring speed |
 //! | [`doctor`] | checking a machine |
-//! | [`sim`] | the swarm without sockets: what routing costs |
+//! | [`sim`] | the swarm without sockets: under faults, and what routing costs |
 //! | [`demo`] | the whole loop on one machine, measured as it happens |
 //! | [`cli`] | flags, output, exit codes |
 //!

@@ -163,3 +163,45 @@ fn wrong_use_says_what_is_wrong() {
     assert_eq!(code, Some(1));
     assert!(text.contains(&taken.local_addr().unwrap().port().to_string()), "{text}");
 }
+
+/// Packets in the store of a running node, as it says itself.
+fn packets_held(store: &Path) -> Option<u64> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qis"));
+    let output = command.args(["status", "--json", "--store"]).arg(store).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    status["store"]["packets"].as_u64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_damaged_while_its_node_was_down_is_filled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, damaged) = (folder.path().join("kept"), folder.path().join("damaged"));
+    let first = Node::start(&kept, "127.0.0.1:0", &[], &[]);
+    let mut second = Node::start(&damaged, "127.0.0.1:0", &[&first.listen], &[]);
+    let depositor = client(vec![first.listen.clone(), second.listen.clone()]).await;
+    let all = packets(1, 0..2_000);
+    for batch in all.chunks(100) {
+        depositor.mailbox().deposit(&at(ADDRESS, batch)).await.unwrap();
+    }
+    assert!(depositor.mailbox().handed_off(Duration::from_secs(10)).await);
+    assert_eq!(packets_held(&damaged), Some(2_000));
+
+    let terminate = Command::new("kill").arg(second.process.id().to_string()).status().unwrap();
+    assert!(terminate.success() && second.process.wait().unwrap().success());
+    // A disk that has lost the middle of what it was told to keep.
+    let journal = damaged.join("data/0.jnl");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 3..used / 3 + 4_096].fill(0);
+    std::fs::write(&journal, bytes).unwrap();
+
+    let started = Instant::now();
+    let _second = Node::start(&damaged, "127.0.0.1:0", &[&first.listen], &[]);
+    let at_first = packets_held(&damaged).unwrap();
+    assert!(at_first < 2_000, "the damage shows: {at_first} packets");
+    while packets_held(&damaged) != Some(2_000) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?} of 2,000", packets_held(&damaged));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("of 2,000 packets {at_first} were left; all were there again after {:?}", started.elapsed());
+}

@@ -29,7 +29,7 @@ fn routing_gives_one_object_per_size() {
     assert_eq!(row["packet_bytes"], 5_120);
     assert_eq!(row["recall"], 1.0);
     let (mean, max) = (row["mean_hops"].as_f64().unwrap(), row["max_hops"].as_u64().unwrap());
-    assert!(mean > 1.0 && mean < 3.0 && max >= 2 && max <= 8, "{row}");
+    assert!(mean > 1.0 && mean < 3.0 && (2..=8).contains(&max), "{row}");
     let messages = row["messages"].as_f64().unwrap();
     assert!(messages > 20.0 && messages < 60.0, "{row}");
     assert_eq!(rows, objects(&["sim", "routing", "--nodes", "3000", "--json", "--packets", "10"]));
@@ -48,4 +48,27 @@ fn routing_says_what_grows_with_what() {
         assert!(said.contains(words), "no `{words}` in {said}");
     }
     assert_eq!(qis(&["sim", "routing", "--nodes", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_swarm_under_faults_is_one_object_and_replays() {
+    let arguments = ["sim", "--nodes", "24", "--steps", "10000", "--seed", "5", "--json"];
+    let runs = objects(&arguments);
+    let [run] = &runs[..] else { panic!("{runs:?}") };
+    assert!(run["steps"].as_u64().unwrap() >= 10_000, "{run}");
+    assert!(run["acknowledged"].as_u64().unwrap() > 100, "{run}");
+    assert_eq!(objects(&arguments), runs);
+}
+
+#[test]
+fn a_broken_invariant_says_how_to_see_it_again() {
+    let arguments = ["sim", "--nodes", "24", "--steps", "10000", "--seed", "5", "--plant", "skip-page"];
+    let output = qis(&arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["Cursor", "seed 5", "again: qis sim --nodes 24 --steps 10000 --seed 5"] {
+        assert!(said.contains(words), "no `{words}` in {said}");
+    }
+    assert_eq!(qis(&arguments).stderr, output.stderr);
+    assert_eq!(qis(&["sim", "--faults", "sunshine"]).status.code(), Some(2));
 }

@@ -69,7 +69,7 @@ async fn people_get_tables_and_programs_get_json() {
         "41 packets in 1 mailbox,",
         "3.00 MiB used, 5.00 GiB free",
         "2500 ms: 7 copies wait for silent replicas",
-        "no round yet",
+        "no comparison yet",
         "2.50 deposits per ask",
         "12D3first",
         "1234 ms ago",

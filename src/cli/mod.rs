@@ -70,7 +70,7 @@ enum Command {
     MergeShards(merge_shards::Arguments),
     /// Run a node: keep mailboxes and serve them over QUIC
     Node(node::Arguments),
-    /// Simulate the swarm on this machine: what routing costs as it grows
+    /// Simulate a swarm under faults on this machine, or what routing costs as it grows
     Sim(sim::Arguments),
     /// Found a swarm, and admit or revoke its storage nodes and authors
     Swarm(swarm::Arguments),

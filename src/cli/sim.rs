@@ -2,13 +2,39 @@
 
 use super::{Failure, output};
 use crate::sim::routing::{self, Row};
+use crate::sim::swarm::{self, Broken, Config, Fault, NODES_MAX, NODES_MIN, Plant, Report};
 use clap::value_parser;
 
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_required = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    swarm: Swarm,
+}
+
+/// Without a subcommand: what a swarm decides, under faults.
+#[derive(clap::Args)]
+struct Swarm {
+    /// Storage nodes at the beginning; a quarter as many gateways come on top
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(NODES_MIN as i64..=NODES_MAX as i64))]
+    nodes: u32,
+    /// Events; the calm in which all must come right follows them
+    #[arg(long, value_name = "S", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..))]
+    steps: u64,
+    #[arg(long, value_name = "X", default_value_t = 0)]
+    seed: u64,
+    /// Kinds of faults with commas between: loss, delay, duplication, partition, crash, torn, wipe, churn,
+    /// clock, liars; or `all`, or `none`
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    faults: String,
+    /// A bug to be found
+    #[arg(long, value_name = "NAME", hide = true)]
+    plant: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -34,9 +60,88 @@ struct Routing {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.what {
-        What::Routing(arguments) => routing(&arguments),
+        Some(What::Routing(arguments)) => {
+            routing(&arguments);
+            Ok(())
+        }
+        None => swarm(&arguments.swarm),
+    }
+}
+
+fn swarm(arguments: &Swarm) -> Result<(), Failure> {
+    let names = || Fault::ALL.map(Fault::name).join(", ");
+    let faults = Fault::list(&arguments.faults)
+        .ok_or_else(|| Failure::usage(format!("--faults: `all`, `none`, or some of {}", names())))?;
+    let plant = match &arguments.plant {
+        None => None,
+        Some(name) => Some(Plant::named(name).ok_or_else(|| {
+            Failure::usage(format!("--plant: one of {}", Plant::ALL.map(Plant::name).join(", ")))
+        })?),
+    };
+    let config = Config {
+        nodes: arguments.nodes as usize,
+        steps: arguments.steps,
+        seed: arguments.seed,
+        faults,
+        plant,
+    };
+    let progress = output::progress(arguments.steps, "steps");
+    let result = swarm::run(&config, |step| progress.set_position(step));
+    progress.finish_and_clear();
+    let report = result.map_err(|broken| {
+        if !arguments.json {
+            broken.recent.iter().for_each(|line| output::note(line));
+        }
+        output::note(&replay(arguments, &broken));
+        Failure::failed(*broken)
+    })?;
+    if arguments.json {
+        output::json(&report);
+    } else {
+        show(&report);
     }
     Ok(())
+}
+
+/// What to run to see it again.
+fn replay(arguments: &Swarm, broken: &Broken) -> String {
+    let plant = arguments.plant.as_ref().map(|name| format!(" --plant {name}")).unwrap_or_default();
+    format!(
+        "again: qis sim --nodes {} --steps {} --seed {} --faults {}{plant}",
+        arguments.nodes, arguments.steps, broken.seed, arguments.faults
+    )
+}
+
+fn show(report: &Report) {
+    let counts = &report.counts;
+    let line = |name: &str, text: String| output::line(&format!("{name:<13} {text}"));
+    line("steps", format!("{}, {} virtual minutes", report.steps, report.virtual_seconds / 60));
+    line(
+        "packets",
+        format!(
+            "{} in {} deposits: {} acknowledged, {} refused, {} not acknowledged in time",
+            report.packets, counts.deposits, counts.acknowledged, counts.rejected, counts.unacknowledged
+        ),
+    );
+    line(
+        "pulls",
+        format!("{}, {} packets; {} failed", counts.pulls, counts.packets_pulled, counts.pulls_failed),
+    );
+    line("repair", format!("{} packets fetched", counts.packets_repaired));
+    line("no answer", format!("{} questions; {} lies told", counts.questions_without_answer, counts.lies));
+    let faults: Vec<String> = counts.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    line("faults", if faults.is_empty() { "none".into() } else { faults.join(", ") });
+    line(
+        "calms",
+        format!(
+            "{}: all replicas agreed within {} s, and every reader had everything within {} s more",
+            counts.calms,
+            counts.calm_ms_max / 1_000,
+            counts.reading_ms_max / 1_000
+        ),
+    );
+    line("history", report.history.clone());
+    output::line("no invariant broken");
 }
 
 fn routing(arguments: &Routing) {

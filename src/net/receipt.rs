@@ -91,7 +91,7 @@ mod tests {
         let signature = identity.receipt(5, &packets).unwrap();
         let good = SignedReceipt { replica: identity.peer_id(), at_ms: 5, packets, signature };
         assert!(good.verify());
-        let mut wrong = vec![good.clone(), good.clone(), good.clone(), good.clone(), good.clone()];
+        let mut wrong: [SignedReceipt; 5] = std::array::from_fn(|_| good.clone());
         wrong[0].at_ms += 1;
         wrong[1].packets[1].2 = ReceiptResult::Stored;
         wrong[2].packets.pop();

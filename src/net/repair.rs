@@ -10,23 +10,19 @@ use crate::limits::{PACKET_BYTES, REPLICAS};
 use crate::node::deposit::Answer;
 use crate::node::reconcile::Ask;
 use crate::node::repair::{Action, Input, Progress};
-use crate::node::{NodeKey, Reconcile, Repair, closest};
+use crate::node::{NodeKey, Reconcile, Refused, Repair, closest};
 use crate::packet::{Id, Packet, PacketError};
 use crate::store::{Digest, Range, StoreError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-
-/// Packets that this node's store has refused and that are not fetched again, about.
-const REFUSED_MAX: usize = 65_536;
 
 /// A running repair. Stops when dropped.
 pub(super) struct RepairTask {
@@ -78,7 +74,7 @@ pub(super) fn start(
     let repair = Mutex::new(Repair::new(shared.local, packets_per_second, 0));
     let state = Arc::new(State { started: Instant::now(), repair });
     let (wanted, wanted_out) = mpsc::unbounded_channel();
-    let worker = Worker { shared, storage, remembered, refused: Arc::default() };
+    let worker = Worker { shared, storage, remembered, started: Instant::now(), refused: Arc::default() };
     let task = tokio::spawn(run(state.clone(), worker, wanted_out));
     RepairTask { state, wanted, task }
 }
@@ -145,7 +141,8 @@ struct Worker {
     storage: Storage,
     remembered: Arc<Remembered>,
     /// Packets that the store does not take: superseded here, retracted, over quota, not admitted.
-    refused: Arc<Mutex<HashSet<(Address, Id)>>>,
+    refused: Arc<Mutex<Refused>>,
+    started: Instant,
 }
 
 impl Worker {
@@ -201,7 +198,7 @@ impl Worker {
     async fn reconcile(&self, peer: NodeKey, address: Address) -> Result<u64, RepairError> {
         let mut reconcile = Reconcile::default();
         let mut fetched = 0;
-        while let Some(ask) = reconcile.next() {
+        while let Some(ask) = reconcile.next_ask() {
             match ask {
                 Ask::Ranges(prefixes) => {
                     let request = Request::Range { address, prefixes };
@@ -232,7 +229,7 @@ impl Worker {
         address: &Address,
         theirs: Vec<Range>,
     ) -> Result<Reconcile, RepairError> {
-        let refused = |id: &Id| self.refused().contains(&(*address, *id));
+        let refused = |id: &Id| self.refused().contains(address, id);
         let own =
             StoredMailbox { storage: &self.storage, address, refused: &refused, error: RefCell::new(None) };
         reconcile.ranges(theirs, &own).map_err(|nonsense| RepairError::Nonsense(nonsense.0))?;
@@ -270,15 +267,17 @@ impl Worker {
         Ok(stored)
     }
 
-    fn refused(&self) -> MutexGuard<'_, HashSet<(Address, Id)>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.set_now(self.now_ms());
+        refused
     }
 
     fn refuse(&self, address: &Address, id: Id) {
-        let mut refused = self.refused();
-        if refused.len() >= REFUSED_MAX {
-            refused.clear();
-        }
-        refused.insert((*address, id));
+        self.refused().insert(*address, id, self.now_ms());
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Says whether a packet may lie at an address at a time (Unix ms), or why not, in a line.
 pub type Admit = dyn Fn(&Address, &Verified, u64) -> Result<(), String> + Send + Sync;
 
+/// Digests of mailboxes, ascending by address, and where to go on.
+type DigestsPage = (Vec<(Address, Digest)>, Option<Address>);
+
 /// The mailboxes that a node keeps.
 #[derive(Clone)]
 pub struct Storage {
@@ -107,7 +110,7 @@ impl Storage {
         self.store.fetch(address, ids)
     }
 
-    /// Digests of mailboxes after an address of which `both` says that the two nodes should hold them,
+    /// Digests of mailboxes after an address of which `theirs` says that the one who asks should hold them,
     /// and where to go on. Looks at a bounded number of mailboxes.
     ///
     /// # Errors
@@ -115,8 +118,8 @@ impl Storage {
     pub(super) fn digests(
         &self,
         after: Option<Address>,
-        both: impl Fn(&Address) -> bool,
-    ) -> Result<(Vec<(Address, Digest)>, Option<Address>), StoreError> {
+        theirs: impl Fn(&Address) -> bool,
+    ) -> Result<DigestsPage, StoreError> {
         /// Mailboxes that are looked at for one answer.
         const LOOKED_AT_MAX: usize = 16 * COMPARE_MAILBOXES_MAX;
         self.tell_time();
@@ -130,7 +133,7 @@ impl Storage {
                     return Ok((found, after));
                 }
                 after = Some(address);
-                if digest.count > 0 && both(&address) {
+                if digest.count > 0 && theirs(&address) {
                     found.push((address, digest));
                 }
             }

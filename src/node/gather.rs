@@ -276,7 +276,7 @@ impl Gather {
                 self.fail(&replica, nonsense.0.into());
                 continue;
             }
-            match reconcile.next() {
+            match reconcile.next_ask() {
                 None => self.done(&replica, end, now_ms),
                 Some(ask) => {
                     *waiting = true;

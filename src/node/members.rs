@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 
 /// Pause before a silent node is greeted again; doubles with each further failure.
 pub const RETRY_FIRST_MS: u64 = 1_000;
+/// The same for a seed: one lost datagram can cost a whole attempt, and nobody else is known yet.
+pub const SEED_RETRY_FIRST_MS: u64 = 250;
+/// Attempts after which a seed that has never answered is not waited for any more.
+pub const SEED_ATTEMPTS: u32 = 4;
 /// Longest pause.
 pub const RETRY_LAST_MS: u64 = 60_000;
 /// Failures after which a candidate is forgotten.
@@ -92,10 +96,10 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn fail(&mut self, now_ms: u64) {
+    fn fail(&mut self, now_ms: u64, first_ms: u64) {
         self.under_way = false;
         self.failures = self.failures.saturating_add(1);
-        self.retry_at_ms = now_ms + backoff_ms(self.failures, RETRY_FIRST_MS, RETRY_LAST_MS);
+        self.retry_at_ms = now_ms + backoff_ms(self.failures, first_ms, RETRY_LAST_MS);
     }
 
     fn succeed(&mut self) {
@@ -128,7 +132,7 @@ impl Members {
             }
             Input::Failed(key) => {
                 if let Some(known) = self.known.get_mut(&key) {
-                    known.attempt.fail(now_ms);
+                    known.attempt.fail(now_ms, RETRY_FIRST_MS);
                     let silent_ms = now_ms.saturating_sub(known.heard_ms);
                     let forget = if known.member {
                         silent_ms >= FORGET_MS
@@ -155,7 +159,7 @@ impl Members {
             }
             Input::SeedFailed(index) => {
                 if let Some(seed) = self.seeds.get_mut(index) {
-                    seed.fail(now_ms);
+                    seed.fail(now_ms, SEED_RETRY_FIRST_MS);
                 }
             }
             Input::Tick => {}
@@ -275,9 +279,10 @@ impl Members {
         self.known.values().filter(|k| k.member && k.attempt.failures == 0).map(|k| &k.contact)
     }
 
-    /// Whether everybody heard of has been tried once.
+    /// Whether everybody heard of has been tried: once, or a few times where no seed has answered yet.
     pub fn settled(&self) -> bool {
-        self.seeds.iter().all(|seed| seed.reached || seed.failures > 0)
+        let attempts = if self.seeds.iter().any(|seed| seed.reached) { 1 } else { SEED_ATTEMPTS };
+        self.seeds.iter().all(|seed| seed.reached || seed.failures >= attempts)
             && self.known.values().all(|known| known.member || known.attempt.failures > 0)
     }
 
@@ -349,13 +354,19 @@ mod tests {
     fn seeds_are_dialled_until_they_answer_and_again_when_nobody_is_left() {
         let mut members = Members::new(key(0), 1, 0);
         assert_eq!(members.step(Input::Tick, 0), [Action::DialSeed(0)]);
-        assert_eq!(members.step(Input::SeedFailed(0), 100), []);
-        assert!(members.settled());
-        assert_eq!(members.wake_ms(), 100 + RETRY_FIRST_MS);
-        assert_eq!(members.step(Input::Tick, 100 + RETRY_FIRST_MS), [Action::DialSeed(0)]);
-        members.step(Input::Greeted(contact(1)), 1_200);
-        assert_eq!(members.step(Input::SeedReached(0), 1_200), []);
-        let actions = members.step(Input::Failed(key(1)), 5_000); // alone again
+        let mut now = 100;
+        for attempt in 1..=SEED_ATTEMPTS {
+            assert!(!members.settled(), "{attempt}");
+            assert_eq!(members.step(Input::SeedFailed(0), now), []);
+            assert_eq!(members.wake_ms(), now + (SEED_RETRY_FIRST_MS << (attempt - 1)));
+            now = members.wake_ms();
+            assert_eq!(members.step(Input::Tick, now), [Action::DialSeed(0)]);
+        }
+        assert!(members.settled(), "it was tried often enough");
+        members.step(Input::SeedFailed(0), now);
+        members.step(Input::Greeted(contact(1)), 5_200);
+        assert_eq!(members.step(Input::SeedReached(0), 5_200), []);
+        let actions = members.step(Input::Failed(key(1)), 9_000); // alone again
         assert_eq!(actions, [Action::DialSeed(0)]);
     }
 

@@ -10,6 +10,7 @@
 //! - [`reconcile`]: one mailbox on two replicas, compared by ranges
 //! - [`seen`]: what a reader has heard of a mailbox
 //! - [`repair`]: whom to compare mailboxes with, and when
+//! - [`refused`]: what repair does not fetch again, for a while
 //! - [`lists`]: which nodes and authors the swarm key admits
 //! - [`quota`]: how much a peer, a subnet and an author may ask of us
 //! - [`participation`]: who deposits, who asks
@@ -24,6 +25,7 @@ pub mod participation;
 pub mod placement;
 pub mod quota;
 pub mod reconcile;
+pub mod refused;
 pub mod repair;
 pub mod seen;
 
@@ -32,6 +34,7 @@ pub use gather::Gather;
 pub use members::{Contact, Members};
 pub use placement::{NodeKey, acknowledgements_needed, closest};
 pub use reconcile::{Held, Reconcile};
+pub use refused::Refused;
 pub use repair::Repair;
 pub use seen::Seen;
 

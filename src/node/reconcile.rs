@@ -54,7 +54,7 @@ impl Default for Reconcile {
 impl Reconcile {
     /// The next question; `None` when everything that is missing here has been fetched. A packet is
     /// asked for once: what does not come was gone by then.
-    pub fn next(&mut self) -> Option<Ask> {
+    pub fn next_ask(&mut self) -> Option<Ask> {
         // A full frame of ids goes first, so that the list of wanted ids stays short.
         if self.wanted.len() < FRAME_PACKETS_MAX && !self.prefixes.is_empty() {
             let count = self.prefixes.len().min(RANGES_FRAME_MAX);
@@ -133,7 +133,7 @@ mod tests {
     /// Fetches from `theirs`; the number of questions of each kind.
     fn run(own: &mut BTreeSet<Id>, theirs: &BTreeSet<Id>) -> [usize; 2] {
         let (mut reconcile, mut questions) = (Reconcile::default(), [0; 2]);
-        while let Some(ask) = reconcile.next() {
+        while let Some(ask) = reconcile.next_ask() {
             match ask {
                 Ask::Ranges(prefixes) => {
                     questions[0] += 1;
@@ -195,7 +195,7 @@ mod tests {
         let own = BTreeSet::new();
         let start = || {
             let mut reconcile = Reconcile::default();
-            assert_eq!(reconcile.next(), Some(Ask::Ranges(vec![vec![]])));
+            assert_eq!(reconcile.next_ask(), Some(Ask::Ranges(vec![vec![]])));
             reconcile
         };
         assert!(start().ranges(vec![], &own).is_err(), "too few answers");
@@ -209,7 +209,7 @@ mod tests {
         let mut steps = 0;
         let mut result = reconcile.ranges(vec![all.clone()], &own);
         while result.is_ok() {
-            let Some(Ask::Ranges(prefixes)) = reconcile.next() else { panic!("more ranges") };
+            let Some(Ask::Ranges(prefixes)) = reconcile.next_ask() else { panic!("more ranges") };
             result = reconcile.ranges(vec![all.clone(); prefixes.len()], &own);
             steps += 1;
             assert!(steps < 10_000);
@@ -217,7 +217,7 @@ mod tests {
         // Ids that do not exist are asked for once.
         let mut reconcile = start();
         reconcile.ranges(vec![Range::Ids(vec![id(5)])], &own).unwrap();
-        assert_eq!(reconcile.next(), Some(Ask::Fetch(vec![id(5)])));
-        assert_eq!(reconcile.next(), None);
+        assert_eq!(reconcile.next_ask(), Some(Ask::Fetch(vec![id(5)])));
+        assert_eq!(reconcile.next_ask(), None);
     }
 }

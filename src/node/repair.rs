@@ -10,7 +10,8 @@
 //! - A change of membership moves the places of mailboxes: all peers become due, after a pause that
 //!   further changes prolong, so that many nodes that join are one repair and not many. Silence is no
 //!   change of membership: a restart moves nothing.
-//! - A peer that answers again after silence is due soon: deposits went on while it was cut off.
+//! - A peer that answers again after silence is due soon: deposits went on while it was cut off. And twice
+//!   more within minutes, for deposits of those who noticed later.
 //! - Packets are fetched at a bounded rate, so that repair does not crowd out questions.
 
 use super::backoff_ms;
@@ -27,6 +28,9 @@ pub const DEBOUNCE_MS: u64 = 5_000;
 pub const DEBOUNCE_MAX_MS: u64 = 60_000;
 /// Pause after a peer has answered again; up to as much again, by peer.
 pub const RETURN_MS: u64 = 2_000;
+/// When such a peer is compared with again: others may not have noticed yet that it answers, and deposit
+/// past one of us. They try a silent node once a minute at the least.
+pub const FOLLOW_UPS_MS: [u64; 2] = [20_000, 80_000];
 /// Pause after a failure; doubles with each further one.
 pub const RETRY_FIRST_MS: u64 = 5_000;
 /// Peers that are compared with at a time.
@@ -115,6 +119,8 @@ struct Peer {
     due_ms: u64,
     state: State,
     failures: u32,
+    /// When it last answered again after silence.
+    returned_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +157,7 @@ impl Repair {
                 let pause = RETURN_MS + self.jitter_ms(&key, RETURN_MS);
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.failures = 0;
+                    peer.returned_ms = Some(now_ms);
                     peer.due_ms = peer.due_ms.min(now_ms + pause);
                 }
             }
@@ -189,7 +196,12 @@ impl Repair {
         self.changing = Some((since_ms, (now_ms + 2 * DEBOUNCE_MS).min(latest_ms)));
         for key in members {
             let due_ms = (now_ms + DEBOUNCE_MS + self.jitter_ms(&key, DEBOUNCE_MS)).min(latest_ms);
-            let peer = self.peers.entry(key).or_insert(Peer { due_ms, state: State::Idle, failures: 0 });
+            let peer = self.peers.entry(key).or_insert(Peer {
+                due_ms,
+                state: State::Idle,
+                failures: 0,
+                returned_ms: None,
+            });
             peer.due_ms = due_ms;
         }
     }
@@ -202,7 +214,9 @@ impl Repair {
             Some(next) => peer.state = State::Next(next),
             None => {
                 peer.state = State::Idle;
-                peer.due_ms = now_ms + pause;
+                let follow_ups = peer.returned_ms.map(|at| FOLLOW_UPS_MS.map(|pause| at + pause));
+                let follow_up = follow_ups.into_iter().flatten().find(|at| *at > now_ms);
+                peer.due_ms = follow_up.unwrap_or(u64::MAX).min(now_ms + pause);
                 self.completed_ms = Some(now_ms);
             }
         }
@@ -291,7 +305,7 @@ impl Repair {
     /// Less than `range_ms`, by the pair of nodes: not everybody at once.
     fn jitter_ms(&self, peer: &NodeKey, range_ms: u64) -> u64 {
         let (a, b) = (&self.local.0, &peer.0);
-        u64::from(u16::from_le_bytes([a[0] ^ b[2], a[1] ^ b[3]])) * range_ms >> 16
+        (u64::from(u16::from_le_bytes([a[0] ^ b[2], a[1] ^ b[3]])) * range_ms) >> 16
     }
 
     /// When an [`Input::Tick`] will do something, if nothing else comes before.
@@ -417,6 +431,15 @@ mod tests {
         let from = now;
         next(&mut repair, &mut now);
         assert!((RETURN_MS..2 * RETURN_MS).contains(&(now - from)));
+        for pause in FOLLOW_UPS_MS {
+            repair.step(compared(1, vec![], None), now);
+            next(&mut repair, &mut now);
+            assert_eq!(now - from, pause);
+        }
+        repair.step(compared(1, vec![], None), now);
+        let again = now;
+        next(&mut repair, &mut now);
+        assert!(now - again >= ROUND_MS);
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let from = now;

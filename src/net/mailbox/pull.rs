@@ -28,13 +28,15 @@ const ANSWERS_AT_ONCE: usize = 16;
 /// mailbox may stand at different places.
 #[derive(Default)]
 pub(super) struct Memory {
-    readers: HashMap<(Address, Vec<(Id, u64, u64)>), (u64, Arc<Seen>)>,
+    readers: HashMap<Place, (u64, Arc<Seen>)>,
     ids: usize,
     turn: u64,
 }
 
-/// A position as a key: cursors by replica.
-fn place(address: &Address, position: &Position) -> (Address, Vec<(Id, u64, u64)>) {
+/// A mailbox and a position in it as a key: replica, epoch and sequence of each cursor, sorted.
+type Place = (Address, Vec<(Id, u64, u64)>);
+
+fn place(address: &Address, position: &Position) -> Place {
     let mut cursors: Vec<_> = position.0.iter().map(|c| (c.replica, c.epoch, c.sequence)).collect();
     cursors.sort_unstable();
     (*address, cursors)

@@ -84,16 +84,18 @@ pub struct HandOffs {
     pub oldest_ms: u64,
 }
 
+/// The last number given, and by number when each hand-off began, and its packets.
+type Waiting = (u64, BTreeMap<u64, (Instant, usize)>);
+
 /// The hand-offs of one mailbox.
 #[derive(Default)]
 pub(super) struct HandedOff {
-    /// By number: when each began, and its packets.
-    waiting: Mutex<(u64, BTreeMap<u64, (Instant, usize)>)>,
+    waiting: Mutex<Waiting>,
     less: Notify,
 }
 
 impl HandedOff {
-    fn waiting(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, (Instant, usize)>)> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

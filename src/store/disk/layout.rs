@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `packets` | address 32, sequence 8 | packet 512, checksum 16 |
+//! | `packets` | address 32, sequence 8 | packet 512, CRC-32 of key and packet 4 |
 //! | `index` | address 32, packet id 32 | sequence 8, kind 1, author 32, expires at 8 (0 never) |
 //! | `latest` | address 32, BLAKE3 of author and evidence id 32 | author's sequence number 4, packet id 32 |
 //! | `retractions` | address 32, author 32, retracted packet id 32 | nothing |
@@ -14,8 +14,9 @@
 //! | `authors` | address 32, author 32 | packets of the author in the mailbox 8, never 0 |
 //! | `head` | `head` | see [`Head`] |
 //!
-//! The checksum of a packet is the first 16 bytes of BLAKE3 `derive_key("qis 1 record", key | packet)`:
-//! a record that lies under another key is damaged too.
+//! A record that lies under another key fails its CRC too. The database has a checksum of 128 bits of its
+//! own on every record it reads from a file; this one also finds what goes wrong above that, at a tenth
+//! of the cost of a BLAKE3, which took more than half the time of a pull.
 
 use crate::address::Address;
 use crate::limits::PACKET_BYTES;
@@ -23,9 +24,10 @@ use crate::packet::{Id, Kind, Packet, Verified};
 use crate::store::ledger::{Entry, Version};
 use crate::store::{Digest, Stat};
 
-/// Bytes of a checksum.
+/// Bytes of the checksum of the head and of the files beside the database.
 pub const CHECKSUM_BYTES: usize = 16;
-const RECORD_BYTES: usize = PACKET_BYTES + CHECKSUM_BYTES;
+/// Bytes of a packet's record.
+const RECORD_BYTES: usize = PACKET_BYTES + 4;
 
 /// The first 16 bytes of BLAKE3 `derive_key(context, parts)`.
 pub fn checksum(context: &str, parts: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
@@ -84,10 +86,17 @@ pub fn parse_packet_key(key: &[u8]) -> Option<(Address, u64)> {
     fields.end(parsed)
 }
 
+fn crc(key: &[u8], packet: &[u8]) -> [u8; 4] {
+    let mut crc = flate2::Crc::new();
+    crc.update(key);
+    crc.update(packet);
+    crc.sum().to_le_bytes()
+}
+
 /// A packet as it lies under its key.
 pub fn write_record(key: &[u8], packet: &Packet) -> [u8; RECORD_BYTES] {
     let bytes = packet.as_bytes();
-    join(&[bytes, &checksum("qis 1 record", &[key, bytes])])
+    join(&[bytes, &crc(key, bytes)])
 }
 
 /// The packet of a record, or what is wrong with it. The signature was checked when it was written.
@@ -96,7 +105,7 @@ pub fn read_record(key: &[u8], value: &[u8]) -> Result<Verified, String> {
         return Err(format!("{} bytes instead of {RECORD_BYTES}", value.len()));
     }
     let (packet, written) = value.split_at(PACKET_BYTES);
-    if checksum("qis 1 record", &[key, packet]) != written {
+    if crc(key, packet) != written {
         return Err("its checksum does not fit".into());
     }
     Packet::parse(packet).map(Verified::checked_before).map_err(|e| e.to_string())

@@ -9,10 +9,14 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+/// Damages at a time: they wait for the disk, not for a core.
+const THREADS: usize = 8;
 /// How often a node would open a store again before it gives up.
 const OPENINGS_MAX: usize = 4;
 
@@ -342,13 +346,15 @@ fn run(world: &World, number: u64) -> Outcome {
         panic!("still damaged after {OPENINGS_MAX} openings");
     }));
     if let Err(panic) = result {
-        eprintln!("damage {number}: {how} (QIS_DAMAGE={number} runs it alone)");
+        writeln!(std::io::stderr(), "damage {number}: {how} (QIS_DAMAGE={number} runs it alone)")
+            .expect("a reader");
         std::panic::resume_unwind(panic);
     }
     outcome
 }
 
-/// 100 damages; `QIS_DAMAGES=1000` for more, `QIS_DAMAGE=17` for one alone.
+/// 100 damages; `QIS_DAMAGES=1000` for more, `QIS_DAMAGE=17` for one alone. Syncs take most of the
+/// time: with `TMPDIR` in memory 1,000 take a minute.
 #[test]
 fn a_store_damaged_at_random_places_never_lies_and_comes_back() {
     let number = |name| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
@@ -357,13 +363,23 @@ fn a_store_damaged_at_random_places_never_lies_and_comes_back() {
         (None, count) => 0..count.unwrap_or(100),
     };
     let world = World::new();
-    let mut outcomes = BTreeMap::<Outcome, u64>::new();
-    for number in numbers.clone() {
-        *outcomes.entry(run(&world, number)).or_default() += 1;
-    }
+    let outcomes = Mutex::new(BTreeMap::<Outcome, u64>::new());
+    std::thread::scope(|scope| {
+        for first in 0..THREADS {
+            let (world, outcomes, numbers) = (&world, &outcomes, numbers.clone());
+            scope.spawn(move || {
+                for number in numbers.skip(first).step_by(THREADS) {
+                    let outcome = run(world, number);
+                    *outcomes.lock().expect("no panic yet").entry(outcome).or_default() += 1;
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().expect("no panic");
     let count =
         |of: fn(&Outcome) -> bool| outcomes.iter().filter(|(o, _)| of(o)).map(|(_, n)| n).sum::<u64>();
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{} damages: {} refused at opening, {} new epochs, {} with damaged records, {} opened again, \
          {} refilled; no wrong packet, no silent gap, all back to full",
         numbers.end - numbers.start,
@@ -372,7 +388,8 @@ fn a_store_damaged_at_random_places_never_lies_and_comes_back() {
         count(|o| o.damaged_records),
         count(|o| o.reopened),
         count(|o| o.refilled),
-    );
+    )
+    .expect("a reader");
     if numbers.end - numbers.start >= 100 {
         assert!(count(|o| o.new_epoch) > 0 && count(|o| o.damaged_records) > 0, "{outcomes:?}");
     }

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+#[cfg(unix)]
 mod damage;
 mod model;
 
