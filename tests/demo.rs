@@ -30,8 +30,10 @@ fn nodes_get_smarter_and_survive_a_kill() {
         assert_eq!(of(step, "pathways"), n * (n - 1.0) / 2.0);
         // Nothing is lost on the way: the swarm is as good as all packets in one place.
         assert_eq!(of(step, "swarm"), of(step, "pooled"));
-        assert!(of(step, "bytes") >= 512.0 * of(step, "packets"), "every packet came over the network");
+        // A reader gets each packet once, and from its own disk where it is a replica itself.
+        assert!(of(step, "bytes") <= 512.0 * of(step, "packets") * n, "no packet crosses twice: {step}");
     }
+    assert!(steps.iter().map(|step| of(step, "bytes")).sum::<f64>() > 0.0, "packets came over the network");
     let last = &steps[4];
     assert!(of(last, "swarm") > of(&steps[0], "swarm") + 0.2, "{report}");
     assert!(of(last, "swarm") > of(last, "local") + 0.2, "{report}");
