@@ -18,7 +18,7 @@ fn a_store_of_another_format_fails_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     drop(crate::store::DiskStore::open(folder.path()).unwrap());
     let good = std::fs::read(folder.path().join("FORMAT")).unwrap();
-    let newer = [&good[..4], &[2, 0, 0, 0], &good[8..]].concat();
+    let newer = [&good[..4], &[255, 0, 0, 0], &good[8..]].concat();
     for content in [&newer[..], b"", b"\xff\xfe\x00"] {
         std::fs::write(folder.path().join("FORMAT"), content).unwrap();
         let check = store_check(folder.path());
