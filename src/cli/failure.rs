@@ -5,7 +5,7 @@ use super::output;
 use crate::demo::DemoError;
 use crate::domain::init::InitError;
 use crate::domain::{DomainError, TableError};
-use crate::mailbox::MailboxError;
+use crate::mailbox::{MailboxError, with_causes};
 use crate::net::NetError;
 use crate::packet::FileError;
 use crate::run::deposit::DepositError;
@@ -29,7 +29,7 @@ pub struct Failure {
 impl Failure {
     /// Exit code 1: the world did not let us.
     pub fn failed(error: impl Error) -> Failure {
-        Failure::said(1, whole(&error), None)
+        Failure::said(1, with_causes(&error), None)
     }
     /// Exit code 2: flags that contradict each other or name nothing.
     pub fn usage(message: impl Into<String>) -> Failure {
@@ -37,7 +37,7 @@ impl Failure {
     }
     /// Exit code 3: a file or a row is not what it should be.
     pub fn rejected(error: impl Error) -> Failure {
-        Failure::said(3, whole(&error), None)
+        Failure::said(3, with_causes(&error), None)
     }
     /// Exit code 3, with the source line marked.
     pub fn diagnosed(report: impl Into<Report>) -> Failure {
@@ -52,7 +52,7 @@ impl Failure {
 
     /// The message once, with the remedy.
     fn helped(code: u8, error: &(impl Diagnostic + 'static)) -> Failure {
-        Failure::said(code, whole(error), error.help().map(|help| help.to_string()))
+        Failure::said(code, with_causes(error), error.help().map(|help| help.to_string()))
     }
 
     /// Prints the error to standard error and gives the exit code.
@@ -60,20 +60,6 @@ impl Failure {
         output::note(&format!("{:?}", self.report));
         ExitCode::from(self.code)
     }
-}
-
-/// The message with those of its causes that it does not contain already.
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Whether reading failed because of what was read: truncated or damaged compressed data.

@@ -74,3 +74,17 @@ pub enum MailboxError {
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }
+
+/// The message with those of its causes that it does not contain already.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -35,8 +35,8 @@ pub(super) struct Membership {
 impl Placement for Membership {
     fn replicas<'a>(&'a self, shared: &'a Shared, address: &'a Address) -> BoxFuture<'a, Vec<NodeKey>> {
         let own = self.storage.then_some(shared.local);
-        let members = shared.view().members.clone();
-        ready(closest(address, members.into_iter().chain(own), REPLICAS)).boxed()
+        let view = shared.view();
+        ready(closest(address, view.members.iter().copied().chain(own), REPLICAS)).boxed()
     }
 }
 

@@ -94,7 +94,7 @@ impl PacketStore for MemoryStore {
             let more = behind.next().is_some();
             cursor.sequence = page.last().map_or(cursor.sequence, |(sequence, _)| *sequence);
             let packets = page.into_iter().map(|(_, id)| packets[id]).collect();
-            Ok(Page { packets, cursor, more, digest: ledger.digest(now_ms) })
+            Ok(Page { packets, cursor, more })
         })
     }
 

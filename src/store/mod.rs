@@ -105,8 +105,6 @@ pub struct Page {
     pub cursor: Cursor,
     /// Whether more packets lie behind the cursor now.
     pub more: bool,
-    /// Of the whole mailbox at the moment of the page, as [`PacketStore::digest`] gives it.
-    pub digest: Digest,
 }
 
 /// What a mailbox holds; packets that have expired count until they are swept.

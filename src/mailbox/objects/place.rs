@@ -1,6 +1,6 @@
 //! Opening what a URL names, and saying what is wrong there.
 
-use crate::mailbox::MailboxError;
+use crate::mailbox::{MailboxError, with_causes};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -86,7 +86,7 @@ impl Place {
                 "is the server reachable? AWS_ENDPOINT and AWS_REGION name it; plain http needs AWS_ALLOW_HTTP=true"
             }
         };
-        MailboxError::Objects { url: self.url.clone(), problem: whole(&error), remedy: remedy.into() }
+        MailboxError::Objects { url: self.url.clone(), problem: with_causes(&error), remedy: remedy.into() }
     }
 }
 
@@ -103,18 +103,4 @@ pub fn parse(url: &str) -> Result<(ObjectStoreScheme, Path), MailboxError> {
 fn unknown(url: &str) -> MailboxError {
     let problem = "is no place for mailboxes: unknown scheme, or no bucket".into();
     MailboxError::Objects { url: url.into(), problem, remedy: FORMS.into() }
-}
-
-/// The message with those of its causes that it does not contain already.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

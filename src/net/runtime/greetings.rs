@@ -1,7 +1,8 @@
 //! Greetings: saying who we are, hearing who the others are, and passing the swarm's lists on.
 
-use super::{Runtime, causes};
+use super::Runtime;
 use crate::limits::MEMBER_ADDRESSES_MAX;
+use crate::mailbox::with_causes;
 use crate::net::counters::Counters;
 use crate::net::shared::Command;
 use crate::net::wire::{Epochs, Introduction, Request, Response};
@@ -69,7 +70,7 @@ impl Runtime {
                 let connection = dial.connection_id();
                 if let Err(error) = self.swarm.dial(dial) {
                     self.seed_dials.remove(&connection);
-                    self.on_seed_failed(index, &causes(&error));
+                    self.on_seed_failed(index, &with_causes(&error));
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::serve::Server;
 use super::shared::{AskError, Command, Shared, View};
 use super::wire::{Request, Response};
-use crate::mailbox::{Clock, SystemClock};
+use crate::mailbox::{Clock, SystemClock, with_causes};
 use crate::node::members::{Action, Input};
 use crate::node::{Contact, Members, NodeKey};
 use futures::StreamExt;
@@ -24,7 +24,6 @@ use libp2p::request_response::{
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, connection_limits, identify, kad};
-use start::causes;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,7 +243,7 @@ impl Runtime {
                 if let Some(index) = self.seed_dials.remove(&connection_id) {
                     match error {
                         DialError::LocalPeerId { .. } => self.decide(Input::SeedIsSelf(index)),
-                        error => self.on_seed_failed(index, &causes(&error)),
+                        error => self.on_seed_failed(index, &with_causes(&error)),
                     }
                 }
             }
@@ -275,7 +274,9 @@ impl Runtime {
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 let reason = match &error {
-                    OutboundFailure::Io(error) => format!("its answer cannot be read: {}", causes(error)),
+                    OutboundFailure::Io(error) => {
+                        format!("its answer cannot be read: {}", with_causes(error))
+                    }
                     OutboundFailure::UnsupportedProtocols => format!("it does not speak {PROTOCOL}"),
                     error => error.to_string(),
                 };

@@ -2,6 +2,7 @@
 
 use super::{Behaviour, Runtime};
 use crate::limits::{CONNECTIONS_INCOMING_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX};
+use crate::mailbox::with_causes;
 use crate::net::codec::{Codec, PROTOCOL};
 use crate::net::counters::Counters;
 use crate::net::gate::Gate;
@@ -103,25 +104,12 @@ pub async fn start(config: Config) -> Result<NetHandle, NetError> {
     Ok(NetHandle { peer_id, listen, shared, mailbox, task, repair })
 }
 
-/// An error with all its causes: libp2p's outermost line rarely says why.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let line = cause.to_string();
-        if !text.contains(&line) {
-            text = format!("{text}: {line}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 async fn listen(swarm: &mut Swarm<Behaviour>, on: &[Multiaddr]) -> Result<Vec<Multiaddr>, NetError> {
     let failed = |address: &Multiaddr, reason: String| NetError::Listen { address: address.clone(), reason };
     let mut waiting = Vec::new();
     for address in on {
-        let listener = swarm.listen_on(address.clone()).map_err(|error| failed(address, causes(&error)))?;
+        let listener =
+            swarm.listen_on(address.clone()).map_err(|error| failed(address, with_causes(&error)))?;
         waiting.push((listener, address.clone()));
     }
     let mut listen = Vec::new();
