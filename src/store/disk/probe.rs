@@ -5,6 +5,10 @@
 //! every start anew. So every length that fjall 3 would trust is compared here with the room there is
 //! for what it announces; whether the contents are right, fjall's own checksums tell.
 //!
+//! A file whose lengths cannot be is hidden from fjall, not judged: a process that was killed while it
+//! wrote a table leaves half of one behind, which nothing refers to, and fjall deletes what nothing
+//! refers to. If something does refer to the file, fjall misses it and says that the database is damaged.
+//!
 //! | file | lengths |
 //! |---|---|
 //! | `*.jnl` | item: tag 2, kind 1, compression 1, keyspace 8, key length 2, value length 4, length on disk 4, key, value |
@@ -24,12 +28,18 @@ const CONTENTS_BYTES_MAX: u64 = 64 << 10;
 /// Sections with a count in front, and the bytes of each of their entries.
 const COUNTED: [(&[u8], u64); 3] = [(b"blob_files", 25), (b"blob_gc_stats", 28), (b"linked_blob_files", 32)];
 
+/// In front of a file's name it makes fjall pass the file over: what another system's file manager
+/// leaves beside files begins so.
+const HIDDEN: &str = "._";
+
 /// Checks the files of a database that is closed. A journal whose next item cannot be is cut before
-/// that item's batch, as fjall would do.
+/// that item's batch, as fjall would do. Gives the files that are hidden now: the database needs none of
+/// them if it opens without them.
 ///
 /// # Errors
-/// `Damaged`, naming the file; I/O.
-pub fn probe(data: &Path) -> Result<(), StoreError> {
+/// I/O.
+pub fn probe(data: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut hidden = Vec::new();
     for path in list(data)? {
         if path.extension().is_some_and(|extension| extension == "jnl") {
             cut_journal(&path).map_err(|e| io_error(&path, e))?;
@@ -38,19 +48,26 @@ pub fn probe(data: &Path) -> Result<(), StoreError> {
     for keyspace in list(&data.join("keyspaces"))? {
         let (tables, blobs) = (list(&keyspace.join("tables"))?, list(&keyspace.join("blobs"))?);
         let is_version = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = name(path).trim_start_matches(HIDDEN);
             name.strip_prefix('v').is_some_and(|number| number.parse::<u64>().is_ok())
         };
         let versions = list(&keyspace)?.into_iter().filter(is_version);
         for path in versions.chain(tables).chain(blobs) {
-            let plausible = lengths_are_plausible(&path).map_err(|e| io_error(&path, e))?;
-            if !plausible {
-                let problem = format!("damaged files ({} announces more than it holds)", path.display());
-                return Err(StoreError::Damaged { path: data.into(), problem });
+            if name(&path).starts_with(HIDDEN) {
+                hidden.push(path);
+            } else if !lengths_are_plausible(&path).map_err(|e| io_error(&path, e))? {
+                let aside = path.with_file_name(format!("{HIDDEN}{}", name(&path)));
+                fs::rename(&path, &aside).map_err(|e| io_error(&path, e))?;
+                hidden.push(aside);
             }
         }
     }
-    Ok(())
+    Ok(hidden)
+}
+
+/// Empty for a name that is no UTF-8: none of fjall's.
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// The entries of a folder; none where there is no folder.

@@ -66,8 +66,8 @@ impl Tables {
     /// `Damaged` where the files cannot be understood; `Io`, `Full`, `Locked` where nothing is known
     /// to be wrong with them.
     pub fn open(path: &Path) -> Result<Tables, StoreError> {
-        probe(path)?;
-        guarded(path, || {
+        let hidden = probe(path)?;
+        let tables = guarded(path, || {
             let database = Database::builder(path)
                 .max_journaling_size(JOURNAL_BYTES_MAX)
                 .cache_size(CACHE_BYTES_MAX)
@@ -90,7 +90,11 @@ impl Tables {
                 Table::ALL.iter().map(|&table| open(table.name(), table == Table::Packets)).collect();
             let (spaces, head) = (spaces?, open("head", false)?);
             Ok(Tables { path: path.into(), database, spaces, head })
-        })
+        })?;
+        for file in hidden {
+            std::fs::remove_file(&file).map_err(|e| io_error(&file, e))?;
+        }
+        Ok(tables)
     }
 
     pub fn error(&self, error: fjall::Error) -> StoreError {

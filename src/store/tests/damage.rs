@@ -424,3 +424,41 @@ fn a_file_that_announces_more_than_it_holds_is_damage() {
         assert_eq!(store.deposit(1, &batch).expect("a deposit"), vec![Deposited::Stored; 30]);
     }
 }
+
+/// What a process leaves that is killed while it writes a table, a blob file or a version: a part of a
+/// file that nothing refers to.
+#[test]
+fn half_written_files_that_nothing_refers_to_are_no_damage() {
+    let packets = many(30);
+    let batch: Vec<_> = packets.iter().map(|&packet| (address(0), packet)).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    DiskStore::open(folder.path()).expect("a store").0.deposit(1, &batch).expect("a deposit");
+    flush(folder.path());
+    let mut left = Vec::new();
+    for path in files(folder.path()) {
+        let number = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let parent = path.parent().expect("a folder");
+        let like = match number.strip_prefix('v') {
+            Some(number) if number.parse::<u64>().is_ok() => path.with_file_name("v999"),
+            _ if parent.ends_with("tables") || parent.ends_with("blobs") => path.with_file_name("999"),
+            _ => continue,
+        };
+        // Half of a file, and one that is long enough to end in a trailer that means nothing.
+        let mut bytes = fs::read(&path).expect("the file");
+        bytes.truncate(bytes.len() / 2);
+        bytes.resize(bytes.len().max(100), 0xFF);
+        fs::write(&like, bytes).expect("written");
+        left.push(like);
+    }
+    for kind in ["v999", "tables/999", "blobs/999"] {
+        assert!(left.iter().any(|path| path.ends_with(kind)), "a {kind} among {left:?}");
+    }
+    let (store, report) = DiskStore::open(folder.path()).expect("the store opens");
+    assert!(report.loss.is_none(), "{report}");
+    assert_eq!(store.pull(&address(0), None, 100).expect("a page").packets.len(), 30);
+    drop(store);
+    let gone = |path: &PathBuf| {
+        !path.exists() && !path.with_file_name(format!("._{}", path.file_name().unwrap().display())).exists()
+    };
+    assert!(left.iter().all(gone), "what nothing refers to is deleted");
+}
