@@ -34,6 +34,7 @@
 //! | [`merge`] | columns -> tallies -> synthesis |
 //! | [`distill`] | rows -> packets |
 //! | [`engine`] | embed, fingerprint, merge on the chosen backend |
+//! | [`tune`] | choosing a view from packets |
 //! | [`store`] | packets on disk, and its twin in memory |
 //! | [`ingest`] | packet files -> columns, embeddings and fingerprints, in parallel blocks |
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
@@ -94,3 +95,4 @@ pub mod run;
 pub mod serve;
 pub mod sim;
 pub mod store;
+pub mod tune;

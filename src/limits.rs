@@ -119,4 +119,4 @@ const _: () = assert!(CONNECTIONS_INCOMING_MAX < CONNECTIONS_MAX && REQUESTS_PER
 const _: () = assert!(AUTHORS_LISTED_MAX <= QUOTA_BUCKETS_MAX);
 
 /// Version of the formulas that turn tallies into answers; a view names the one it was made for.
-pub const FINISH_VERSION: u16 = 1;
+pub const FINISH_VERSION: u16 = 2;

@@ -55,6 +55,9 @@ pub struct Arguments {
     /// First seed; split i uses seed + i
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// Tune the view on the packets of the training rows first
+    #[arg(long)]
+    tune: bool,
     /// Write every prediction, one JSON object per line
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
@@ -109,7 +112,13 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             (Some(name), domain) if domain != "auto" => Some(data::outcome(&prepared.domain, name)?),
             _ => None,
         };
-        let setting = Setting { schema: &schema, view, engine: &engine, outcome };
+        let tuner = |schema: &crate::domain::Schema, view: &crate::domain::View, packets: &[crate::packet::Verified]| {
+            let tuned = crate::tune::tune(schema, view, packets, &engine);
+            if std::env::var("QREPORT").is_ok() { tuned.report.iter().for_each(|line| output::note(line)); }
+            tuned.view
+        };
+        let tuner: Option<&eval::Tuner> = if arguments.tune { Some(&tuner) } else { None };
+        let setting = Setting { schema: &schema, view, engine: &engine, outcome, tuner };
         let mut split = eval::run(setting, &prepared.cases, (&prepared.train, &prepared.test), nodes, seed)
             .map_err(Failure::failed)?;
         if let Some((path, writer)) = &mut predictions {

@@ -45,7 +45,7 @@ pub struct Play {
 
 impl Play {
     fn setting(&self) -> Setting<'_> {
-        Setting { schema: &self.schema, view: &self.view, engine: &self.engine, outcome: None }
+        Setting { schema: &self.schema, view: &self.view, engine: &self.engine, outcome: None, tuner: None }
     }
 }
 
@@ -316,7 +316,8 @@ impl<'a, M: Mailbox> Stage<'a, M> {
     /// Answers over the given packets alone, without any network.
     fn in_one_place(&self, mailboxes: &Mailboxes, queries: &[usize]) -> Vec<Answer> {
         let rows: Vec<usize> = queries.iter().map(|&query| self.test[query]).collect();
-        mailboxes.ask(self.play.setting(), &self.play.cases, &rows, self.play.now_ms).answers
+        let public = vec![None; rows.len()];
+        mailboxes.ask(self.play.setting(), &self.play.cases, (&rows, &public), self.play.now_ms).answers
     }
 
     fn quality(&self, answers: &[Option<Answer>]) -> Option<f64> {

@@ -8,6 +8,7 @@
 mod encode;
 pub mod file;
 pub mod init;
+pub mod prior;
 pub mod schema;
 pub mod source;
 pub mod table;
@@ -21,7 +22,8 @@ pub use file::{Domain, DomainError, Problem};
 pub use schema::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema};
 pub use source::Source;
 pub use table::{Purpose, Row, Table, TableError};
-pub use view::{Addressing, Decay, Kernel, Metric, Prior, View};
+pub use prior::Prior;
+pub use view::{Addressing, Decay, Kernel, Metric, View};
 
 use crate::packet::Id;
 use serde::Serialize;

@@ -5,10 +5,11 @@
 //! kernel, prior or number of probes moves no mailbox. Fields stand in the order in which they are
 //! hashed; reals as in [`super::schema`].
 
+use super::prior::Prior;
 use super::schema::Schema;
 use crate::limits::{KERNEL_ENTRIES, SLOTS, WEIGHT_ONE};
 use crate::packet::Id;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What "similar" means for the packets of one schema.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +26,60 @@ pub struct View {
     /// Version of the formulas of [`crate::merge::finish`].
     pub finish: u16,
     pub curator: Id,
+    /// From version 2 of the formulas on; nothing of it is hashed where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<Options>,
+}
+
+/// What a view does beyond drawing a kernel mean toward its prior; each is off by default, chosen by
+/// loss on authors that were left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Options {
+    /// How strongly an author's own level is drawn toward that of all, in cases; `None` is no own
+    /// offset.
+    pub own_offset: Option<Bits>,
+    pub trust: Option<Trust>,
+    /// How intervals are scaled: one per outcome, or none.
+    pub calibration: Vec<Calibration>,
+}
+
+/// Authors whose outcomes disagree with what the others would predict count less.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Trust {
+    /// Standard deviation of honest authors' own levels: in logits for binary outcomes, else as a
+    /// fraction of the range.
+    pub spread: Bits,
+    /// Cases of one author in the mailboxes read that count fully; of more, each counts less.
+    pub cases_max: u32,
+}
+
+/// What residuals of authors that were left out say of the intervals of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Calibration {
+    /// The standard error of an estimate is this many times the computed one,
+    pub scale: Bits,
+    /// and never below this fraction of the range: what the model cannot see.
+    pub floor: Bits,
+    /// A single case lies between estimate - lower x and estimate + upper x its local standard
+    /// deviation with the view's level.
+    pub lower: Bits,
+    pub upper: Bits,
+}
+
+/// A real that is hashed by its bits; no NaN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct Bits(pub f64);
+
+impl<'a> Deserialize<'a> for Bits {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Bits, D::Error> {
+        Ok(Bits(f64::from_bits(u64::deserialize(deserializer)?)))
+    }
+}
+
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        bits(&self.0, serializer)
+    }
 }
 
 /// From signal to embedding.
@@ -50,16 +105,6 @@ pub struct Kernel {
     pub table: Vec<u16>,
 }
 
-/// Toward what, and how strongly, an estimate is drawn when evidence is thin.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Prior {
-    /// The plain mean of all live packets read, worth `cases` cases.
-    Mean {
-        #[serde(serialize_with = "bits")]
-        cases: f64,
-    },
-}
-
 /// How fingerprints become addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Addressing {
@@ -78,7 +123,7 @@ pub struct Decay {
     pub table: Vec<u16>,
 }
 
-fn bits<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn bits<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64((x + 0.0).to_bits())
 }
 
@@ -95,14 +140,20 @@ impl View {
             addressing: Addressing { tables: 1, bits: 0, probes: 1 },
             decay: Decay::none(),
             level: 90,
-            finish: crate::limits::FINISH_VERSION,
+            finish: 1,
             curator: schema.curator,
+            options: None,
         }
     }
 
     /// BLAKE3 `derive_key("qis 1 view", postcard)`.
     pub fn id(&self) -> Id {
         super::derive_id("qis 1 view", self)
+    }
+
+    /// How authors are trusted; `None` is all alike.
+    pub fn trust(&self) -> Option<Trust> {
+        self.options.as_ref().and_then(|options| options.trust)
     }
 
     /// What an address depends on. With bits = 0 every metric leads to the same one mailbox.

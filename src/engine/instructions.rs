@@ -42,7 +42,8 @@ impl Instructions {
         }
     }
 
-    pub(super) fn embed(self, metric: &Metric, signals: ArrayView2<i8>, out: ArrayViewMut2<i8>) {
+    /// Embeds n x 128 signals under a metric.
+    pub fn embed(self, metric: &Metric, signals: ArrayView2<i8>, out: ArrayViewMut2<i8>) {
         match self {
             Instructions::Scalar => embed::cpu::embed(metric, signals, out),
             Instructions::Portable => embed::lanes::embed(metric, signals, out),

@@ -25,7 +25,7 @@ use gather::{Gather, Present};
 use crate::domain::Metric;
 use crate::fingerprint::Fingerprint;
 use crate::gpu::{GpuError, Times};
-use crate::merge::{self, Answer, Asking, Job, Question, Tallies};
+use crate::merge::{self, Answer, Asking, Job, Question, Situations, Tallies};
 use ndarray::{Array2, ArrayView2};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,15 +187,15 @@ impl Engine {
         (open && !self.failed.load(Ordering::Relaxed)).then(|| self.gather.enter())
     }
 
-    /// Answers each row of `queries` (n x 128 embeddings): [`crate::merge::answer()`] on this engine.
-    pub fn answer(&self, question: Question, queries: ArrayView2<i8>) -> Vec<Answer> {
+    /// Answers each situation: [`crate::merge::answer()`] on this engine.
+    pub fn answer(&self, question: Question, asked: Situations) -> Vec<Answer> {
         let mut present = self.present();
         if present.is_none() {
-            return self.install(|| merge::answer(question, queries, |job| self.merge(job)));
+            return self.install(|| merge::answer(question, asked, |job| self.merge(job)));
         }
         // Who waits for others must not keep them from the engine's threads, so this one waits here.
-        let asking = Asking::new(question, queries);
-        let mut answers = Vec::with_capacity(queries.nrows());
+        let asking = Asking::new(question, asked);
+        let mut answers = Vec::with_capacity(asked.embeddings.nrows());
         for part in asking.parts() {
             let spans = asking.spans(&part);
             let present = present.take().or_else(|| self.present());

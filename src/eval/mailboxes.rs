@@ -4,7 +4,8 @@ use super::Setting;
 use crate::address::{Address, Addresser};
 use crate::distill::Case;
 use crate::limits::SLOTS;
-use crate::merge::{Answer, Batch, Question, live};
+use crate::merge::{Answer, Batch, Layout, Question, Situations, live};
+use crate::packet::Id;
 use crate::packet::Verified;
 use ndarray::{Array2, Axis};
 use std::collections::HashMap;
@@ -52,9 +53,15 @@ impl Mailboxes {
         self.packets
     }
 
-    /// Asks about some rows of `cases` at `ask_ms`; questions that read the same mailboxes share a
+    /// Asks about some rows of `cases` at `ask_ms`, each for an asking author; questions that read the same mailboxes share a
     /// batch.
-    pub fn ask(&self, setting: Setting, cases: &[Case], rows: &[usize], ask_ms: u64) -> Found {
+    pub fn ask(
+        &self,
+        setting: Setting,
+        cases: &[Case],
+        (rows, askers): (&[usize], &[Option<Id>]),
+        ask_ms: u64,
+    ) -> Found {
         let Setting { schema, view, engine, .. } = setting;
         let signals = signals(rows.iter().map(|&row| &cases[row].signal));
         let embeddings = engine.embed(&view.metric, signals.view());
@@ -65,13 +72,15 @@ impl Mailboxes {
         let mut read = 0;
         for (addresses, queries) in together {
             let packets = addresses.iter().filter_map(|address| self.by_address.get(address)).flatten();
-            let batch = Batch::new(live(packets, ask_ms), schema.outcomes.len(), |signals| {
+            let batch = Batch::new(live(packets, ask_ms), Layout::of(schema, view), |signals| {
                 engine.embed(&view.metric, signals)
             });
             read += batch.live() as u64 * queries.len() as u64;
             let question = Question { schema, view, batch: &batch, ask_ms };
-            let embedded = embeddings.select(Axis(0), &queries);
-            let found = engine.answer(question, embedded.view());
+            let chosen = [&signals, &embeddings].map(|array| array.select(Axis(0), &queries));
+            let askers: Vec<Option<Id>> = queries.iter().map(|&query| askers[query]).collect();
+            let [signals, embeddings] = [chosen[0].view(), chosen[1].view()];
+            let found = engine.answer(question, Situations { signals, embeddings, askers: &askers });
             for (query, answer) in queries.into_iter().zip(found) {
                 answers[query] = Some(answer);
             }

@@ -17,7 +17,7 @@ use crate::distill::{Case, Distiller, Gatherer};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::merge::Answer;
-use crate::packet::{AuthorKey, PacketError, Verified};
+use crate::packet::{AuthorKey, Id, PacketError, Verified};
 use metrics::{Scored, metrics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,12 @@ pub struct Setting<'a> {
     pub engine: &'a Engine,
     /// Index of the only outcome that counts.
     pub outcome: Option<usize>,
+    /// Makes a view of the packets of the training rows, starting from `view`.
+    pub tuner: Option<&'a Tuner<'a>>,
 }
+
+/// See [`Setting::tuner`].
+pub type Tuner<'a> = dyn Fn(&Schema, &View, &[Verified]) -> View + 'a;
 
 /// One prediction for one test row by one method.
 #[derive(Clone, Debug)]
@@ -75,18 +80,24 @@ pub fn run(
     let askers = split::askers(cases, test, &dealt, nodes == Nodes::Sites, seed);
     let mut own: Vec<Mailboxes> = Vec::with_capacity(dealt.len());
     let mut swarm = Mailboxes::default();
-    for (node, rows) in dealt.iter().enumerate() {
-        let mailboxes = Mailboxes::of(setting, &distil(setting, cases, rows, seed, node)?);
+    let distilled = dealt.iter().enumerate().map(|(node, rows)| distil(setting, cases, rows, seed, node));
+    let distilled: Vec<Vec<Verified>> = distilled.collect::<Result<_, _>>()?;
+    let tuned = setting.tuner.map(|tuner| tuner(setting.schema, setting.view, &distilled.concat()));
+    let setting = Setting { view: tuned.as_ref().unwrap_or(setting.view), ..setting };
+    for packets in &distilled {
+        let mailboxes = Mailboxes::of(setting, packets);
         swarm.add(&mailboxes);
         own.push(mailboxes);
     }
     let ask_ms = cases.iter().map(|case| case.observed_at).max().unwrap_or(0);
-    let together = swarm.ask(setting, cases, test, ask_ms);
+    let keys: Vec<Option<Id>> = askers.iter().map(|&node| Some(*author(seed, node).public())).collect();
+    let together = swarm.ask(setting, cases, (test, &keys), ask_ms);
     let mut alone: Vec<Option<Answer>> = vec![None; test.len()];
     for (node, mailboxes) in own.iter().enumerate() {
         let queries: Vec<usize> = (0..test.len()).filter(|&query| askers[query] == node).collect();
         let rows: Vec<usize> = queries.iter().map(|&query| test[query]).collect();
-        for (query, answer) in queries.into_iter().zip(mailboxes.ask(setting, cases, &rows, ask_ms).answers) {
+        let keys = vec![Some(*author(seed, node).public()); rows.len()];
+        for (query, answer) in queries.into_iter().zip(mailboxes.ask(setting, cases, (&rows, &keys), ask_ms).answers) {
             alone[query] = Some(answer);
         }
     }
@@ -116,6 +127,13 @@ pub fn run(
     Ok(split)
 }
 
+/// The key of a node.
+fn author(seed: u64, node: usize) -> AuthorKey {
+    let mut hasher = blake3::Hasher::new_derive_key("qis 1 eval author");
+    hasher.update(&seed.to_le_bytes()).update(&(node as u64).to_le_bytes());
+    AuthorKey::from_seed(hasher.finalize().into())
+}
+
 /// Distils a node's rows into packets.
 fn distil(
     setting: Setting,
@@ -124,10 +142,7 @@ fn distil(
     seed: u64,
     node: usize,
 ) -> Result<Vec<Verified>, PacketError> {
-    let mut hasher = blake3::Hasher::new_derive_key("qis 1 eval author");
-    hasher.update(&seed.to_le_bytes()).update(&(node as u64).to_le_bytes());
-    let key = AuthorKey::from_seed(hasher.finalize().into());
-    let mut distiller = Distiller::new(key, setting.schema.clone(), 0);
+    let mut distiller = Distiller::new(author(seed, node), setting.schema.clone(), 0);
     let groups = Gatherer::groups(setting.schema.cases_min, rows.iter().map(|&row| cases[row].clone()));
     groups.iter().map(|group| distiller.observe(&group.iter().collect::<Vec<_>>())).collect()
 }

@@ -8,7 +8,7 @@ use super::pass::{Pass, Progress};
 use crate::address::Address;
 use crate::domain::mean_signal;
 use crate::limits::{PACKET_BYTES, PACKET_SIGNED_BYTES, SLOTS};
-use crate::merge::{Batch, Question, Situation, answer, lineage_root, live, synthesis};
+use crate::merge::{self, Batch, Question, Situation, Situations, answer, lineage_root, live, synthesis};
 use crate::packet::{AuthorKey, Verified};
 use ndarray::ArrayView2;
 use std::path::PathBuf;
@@ -166,11 +166,12 @@ impl Refresh<'_> {
             }
         }
         let signals: Vec<[i8; SLOTS]> = by_action.iter().map(|(_, signals)| mean_signal(signals)).collect();
-        let batch = Batch::new(live, schema.outcomes.len(), |signals| engine.embed(&view.metric, signals));
-        let queries = ArrayView2::from_shape((signals.len(), SLOTS), signals.as_flattened());
-        let queries = engine.embed(&view.metric, queries.expect("whole rows of 128 slots"));
+        let batch = Batch::new(live, merge::Layout::of(schema, view), |signals| engine.embed(&view.metric, signals));
+        let rows = ArrayView2::from_shape((signals.len(), SLOTS), signals.as_flattened());
+        let rows = rows.expect("whole rows of 128 slots");
+        let queries = engine.embed(&view.metric, rows);
         let question = Question { schema, view, batch: &batch, ask_ms: as_of_ms };
-        let answers = answer(question, queries.view(), |job| engine.merge(job));
+        let answers = answer(question, Situations::public(rows, queries.view()), |job| engine.merge(job));
         let mut syntheses = Vec::with_capacity(signals.len());
         for ((signal, answer), (action, _)) in signals.iter().zip(&answers).zip(&by_action) {
             let situation = Situation { signal, scope };

@@ -6,7 +6,7 @@ use super::mailboxes::each_mailbox;
 use super::partition::Layout;
 use super::pass::{Pass, Progress};
 use crate::limits::SLOTS;
-use crate::merge::{Batch, Live, Question, Situation, answer, lineage_root, live, synthesis};
+use crate::merge::{self, Batch, Live, Question, Situation, Situations, answer, lineage_root, live, synthesis};
 use crate::packet::{AuthorKey, Id, Kind, Verified};
 use ndarray::ArrayView2;
 use std::path::Path;
@@ -90,11 +90,12 @@ fn finding(pass: &Pass, packet: &Verified, evidence: &[&Verified]) -> Finding {
     let Some(live) = Some(all).filter(fits).or_else(|| Some(earlier()).filter(fits)) else {
         return Finding::NotVerifiable;
     };
-    let batch = Batch::new(live, schema.outcomes.len(), |signals| engine.embed(&view.metric, signals));
-    let query = ArrayView2::from_shape((1, SLOTS), packet.signal().as_slice());
-    let query = engine.embed(&view.metric, query.expect("a row of 128 slots"));
+    let batch = Batch::new(live, merge::Layout::of(schema, view), |signals| engine.embed(&view.metric, signals));
+    let signal = ArrayView2::from_shape((1, SLOTS), packet.signal().as_slice());
+    let signal = signal.expect("a row of 128 slots");
+    let query = engine.embed(&view.metric, signal);
     let question = Question { schema, view, batch: &batch, ask_ms: asked_at };
-    let answers = answer(question, query.view(), |job| engine.merge(job));
+    let answers = answer(question, Situations::public(signal, query.view()), |job| engine.merge(job));
     let situation = Situation { signal: packet.signal(), scope: *packet.scope() };
     let draft = answers.first().and_then(|answer| {
         synthesis(schema, view, answer, packet.action(), situation, *packet.reference(), asked_at)

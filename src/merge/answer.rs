@@ -1,13 +1,15 @@
 //! Questions -> answers: exact tallies per author, finished per action and outcome.
 
-use super::batch::{Batch, COLUMNS_PER_OUTCOME, Group};
+use super::batch::Batch;
 use super::cpu::{Job, Span, distance, weight};
 use super::finish::{Finished, Moments, PlainMean, finish, further_cases, verdict};
+use super::residual::{self, Plain};
 use super::tally::{ROW_HEAD, Tallies};
-use crate::domain::{Direction, OutcomeKind, Prior, Schema, View};
+use crate::domain::prior::{LOGIT_ONE, Link};
+use crate::domain::{Direction, OutcomeKind, Schema, View};
 use crate::embed::rows;
 use crate::limits::SLOTS;
-use crate::packet::Verdict;
+use crate::packet::{Id, Verdict};
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -26,6 +28,24 @@ pub struct Question<'a> {
     pub ask_ms: u64,
 }
 
+/// What is asked about: row i of each is the same situation.
+#[derive(Clone, Copy)]
+pub struct Situations<'a> {
+    /// n x 128.
+    pub signals: ArrayView2<'a, i8>,
+    /// n x 128: the signals under the view's metric.
+    pub embeddings: ArrayView2<'a, i8>,
+    /// The author key of each asking node, whose own level then counts; empty for public answers.
+    pub askers: &'a [Option<Id>],
+}
+
+impl<'a> Situations<'a> {
+    /// Questions for public answers.
+    pub fn public(signals: ArrayView2<'a, i8>, embeddings: ArrayView2<'a, i8>) -> Situations<'a> {
+        Situations { signals, embeddings, askers: &[] }
+    }
+}
+
 /// Finished outcomes of one action, or of all actions together; `None` where no packet says
 /// anything of the outcome.
 pub type Estimates = Vec<Option<Estimate>>;
@@ -36,6 +56,8 @@ pub struct Estimate {
     pub estimate: f64,
     pub lower: f64,
     pub upper: f64,
+    /// Where a single case lies, where the view is calibrated for that.
+    pub single: Option<(f64, f64)>,
     /// The same as fractions of the range, and what stands behind it.
     pub finished: Finished,
 }
@@ -61,10 +83,10 @@ pub struct Answer {
     pub authors: u64,
 }
 
-/// Answers each row of `queries` (n x 128 embeddings); `merge` computes tallies on whatever backend.
-pub fn answer(question: Question, queries: ArrayView2<i8>, merge: impl Fn(&Job) -> Tallies) -> Vec<Answer> {
-    let asking = Asking::new(question, queries);
-    let mut answers = Vec::with_capacity(queries.nrows());
+/// Answers each situation; `merge` computes tallies on whatever backend.
+pub fn answer(question: Question, asked: Situations, merge: impl Fn(&Job) -> Tallies) -> Vec<Answer> {
+    let asking = Asking::new(question, asked);
+    let mut answers = Vec::with_capacity(asked.embeddings.nrows());
     for part in asking.parts() {
         let spans = asking.spans(&part);
         let tallies = merge(&asking.job(&part, &spans));
@@ -75,27 +97,33 @@ pub fn answer(question: Question, queries: ArrayView2<i8>, merge: impl Fn(&Job) 
 
 /// Questions to one batch as the jobs that they need and what is made of the tallies, for callers
 /// who do the two in different places; [`answer`] shows the order.
-pub struct Asking<'a> {
-    queries: ArrayView2<'a, i8>,
+pub struct Asking<'a, 's> {
+    asked: Situations<'s>,
     gains: Cow<'a, [u16]>,
     finisher: Finisher<'a>,
     /// Questions of a part.
     chunk: usize,
 }
 
-impl<'a> Asking<'a> {
-    /// `queries` as in [`answer`].
-    pub fn new(question: Question<'a>, queries: ArrayView2<'a, i8>) -> Asking<'a> {
+impl<'a, 's> Asking<'a, 's> {
+    /// # Panics
+    /// If the shapes of `asked` differ.
+    pub fn new(question: Question<'a>, asked: Situations<'s>) -> Asking<'a, 's> {
+        let queries = asked.embeddings.nrows();
+        assert_eq!(asked.signals.dim(), asked.embeddings.dim(), "an embedding per signal");
+        assert!(asked.askers.is_empty() || asked.askers.len() == queries, "an asker per question, or none");
         let batch = question.batch;
         let runs: usize = batch.live_groups().map(|group| group.runs.len()).sum();
         let stride = ROW_HEAD + batch.columns.values().ncols();
-        let chunk = (CELLS_AT_ONCE / (runs * stride).max(1)).clamp(1, queries.nrows().max(1));
-        Asking { queries, gains: question.gains(), finisher: Finisher::new(question), chunk }
+        let chunk = (CELLS_AT_ONCE / (runs * stride).max(1)).clamp(1, queries.max(1));
+        let gains = question.gains();
+        let finisher = Finisher::new(question, &gains);
+        Asking { asked, gains, finisher, chunk }
     }
 
     /// Rows of the questions whose tallies are in memory together, in order.
     pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, chunk) = (self.queries.nrows(), self.chunk);
+        let (rows, chunk) = (self.asked.embeddings.nrows(), self.chunk);
         (0..rows).step_by(chunk).map(move |start| start..(start + chunk).min(rows))
     }
 
@@ -107,20 +135,24 @@ impl<'a> Asking<'a> {
     /// The merge of a part.
     pub fn job<'b>(&'b self, part: &Range<usize>, spans: &'b [Span]) -> Job<'b> {
         let Question { batch, view, .. } = self.finisher.question;
-        batch.job(&view.kernel, &self.gains, self.queries.slice(s![part.clone(), ..]), spans)
+        batch.job(&view.kernel, &self.gains, self.asked.embeddings.slice(s![part.clone(), ..]), spans)
     }
 
     /// The answers to a part from its tallies, on the threads of the current pool.
     pub fn finish(&self, part: &Range<usize>, tallies: &Tallies) -> Vec<Answer> {
-        let queries = (0..part.len()).into_par_iter();
-        queries.map(|query| self.finisher.finish(tallies, query, part.len())).collect()
+        let one = |query: usize| {
+            let row = part.start + query;
+            let asker = self.asked.askers.get(row).and_then(Option::as_ref);
+            self.finisher.finish(tallies, (query, part.len()), &rows(&self.asked.signals)[row], asker)
+        };
+        (0..part.len()).into_par_iter().map(one).collect()
     }
 }
 
 impl<'a> Question<'a> {
-    /// Gains of the batch's packets; every admitted author is trusted alike.
+    /// Gains of the batch's packets under the view.
     fn gains(&self) -> Cow<'a, [u16]> {
-        self.batch.equal_gains(&self.view.decay, self.ask_ms)
+        self.batch.gains_under(self.view, self.ask_ms)
     }
 
     /// The packets behind the answer to one embedded question: (row of the batch, weight in 1/4096),
@@ -149,23 +181,51 @@ struct Finisher<'a> {
     /// Distinct actions of the batch, ascending.
     actions: Vec<Option<u16>>,
     /// Per action, then last for all together: per outcome.
-    plain: Vec<Vec<Option<PlainMean>>>,
+    plain: Vec<Vec<Option<Toward>>>,
+    /// Per outcome, an own level per author; empty where the view has none.
+    levels: Vec<Vec<f64>>,
+}
+
+/// What an estimate is drawn toward.
+#[derive(Clone, Copy)]
+struct Toward {
+    mean: PlainMean,
+    /// Where the prior is a score.
+    scored: Option<Plain>,
+}
+
+/// A question's own part of an estimate: its scores per outcome, and the asking author's index.
+struct Asked<'a> {
+    scores: &'a [f64],
+    asker: Option<usize>,
 }
 
 impl<'a> Finisher<'a> {
-    fn new(question: Question<'a>) -> Finisher<'a> {
+    fn new(question: Question<'a>, gains: &[u16]) -> Finisher<'a> {
         let batch = question.batch;
         let mut actions: Vec<Option<u16>> = batch.live_groups().map(|group| group.action).collect();
         actions.dedup();
-        let mut plain: Vec<_> = actions.iter().map(|action| question.plain_means(Some(*action))).collect();
-        plain.push(question.plain_means(None));
-        Finisher { question, actions, plain }
+        let trusted = question.view.trust().is_some();
+        let sums = PlainSums { question, gains: trusted.then_some(gains) };
+        let mut plain: Vec<_> = actions.iter().map(|action| sums.toward(Some(*action))).collect();
+        plain.push(sums.toward(None));
+        let levels = sums.levels(&plain[actions.len()]);
+        Finisher { question, actions, plain, levels }
     }
 
     /// The answer to question `query` of `queries` whose tallies lie in `tallies`.
-    fn finish(&self, tallies: &Tallies, query: usize, queries: usize) -> Answer {
+    fn finish(
+        &self,
+        tallies: &Tallies,
+        (query, queries): (usize, usize),
+        signal: &[i8; SLOTS],
+        asker: Option<&Id>,
+    ) -> Answer {
         let Question { batch, schema, .. } = self.question;
         let authors = batch.authors.len();
+        let scores = self.scores(signal);
+        let asker = asker.and_then(|asker| batch.authors.binary_search(asker).ok());
+        let asked = Asked { scores: &scores, asker };
         let mut all = vec![Moments::default(); batch.outcomes * authors];
         let mut one = all.clone();
         let mut of_authors = vec![0u64; authors];
@@ -181,21 +241,15 @@ impl<'a> Finisher<'a> {
                     packets += cells[0];
                     of_authors[author as usize] += cells[0];
                     for outcome in (0..batch.outcomes).filter(|outcome| group.mask >> outcome & 1 == 1) {
-                        let values = &cells[ROW_HEAD + COLUMNS_PER_OUTCOME * outcome..];
-                        one[outcome * authors + author as usize].add(&Moments {
-                            count: cells[0],
-                            weight: cells[1],
-                            squared: cells[2],
-                            mean: values[0],
-                            second: values[1],
-                        });
+                        let moments = Moments::of(cells, batch.layout.places(outcome));
+                        one[outcome * authors + author as usize].add(&moments);
                     }
                 }
             }
             all.iter_mut().zip(&one).for_each(|(all, one)| all.add(one));
-            actions.push((action, self.estimates(&one, &self.plain[index])));
+            actions.push((action, self.estimates(&one, &self.plain[index], &asked)));
         }
-        let outcomes = self.estimates(&all, &self.plain[self.actions.len()]);
+        let outcomes = self.estimates(&all, &self.plain[self.actions.len()], &asked);
         let authors = of_authors.iter().filter(|&&count| count > 0).count() as u64;
         let (action, further) = self.choose(&outcomes, &actions);
         let present = || outcomes.iter().flatten().map(|estimate| estimate.finished);
@@ -215,16 +269,40 @@ impl<'a> Finisher<'a> {
         }
     }
 
-    fn estimates(&self, moments: &[Moments], plain: &[Option<PlainMean>]) -> Estimates {
+    /// What the prior's scores say of a situation, per outcome: logits, or fractions of the range.
+    fn scores(&self, signal: &[i8; SLOTS]) -> Vec<f64> {
+        let Some(scores) = self.question.batch.layout.scores() else { return vec![] };
+        let one = |score: &crate::domain::prior::OutcomeScore| {
+            let unit = match score.link {
+                Link::Logistic => f64::from(LOGIT_ONE),
+                Link::Identity => 65_535.0,
+            };
+            f64::from(score.whole.of(signal)) / unit
+        };
+        scores.outcomes.iter().map(one).collect()
+    }
+
+    fn estimates(&self, moments: &[Moments], plain: &[Option<Toward>], asked: &Asked) -> Estimates {
         let Question { batch, schema, view, .. } = self.question;
         let authors = batch.authors.len();
-        let one = |(index, prior): (usize, &Option<PlainMean>)| {
-            let finished = finish(&moments[index * authors..][..authors], (*prior)?, view.level);
+        let one = |(index, toward): (usize, &Option<Toward>)| {
+            let by_author = &moments[index * authors..][..authors];
+            let toward = (*toward)?;
+            let finished = match toward.scored {
+                None => finish(by_author, toward.mean, view.level),
+                Some(plain) => {
+                    let levels: &[f64] = self.levels.get(index).map_or(&[], Vec::as_slice);
+                    let own = asked.asker.and_then(|asker| levels.get(asker)).copied().unwrap_or(0.0);
+                    let calibration = view.options.as_ref().and_then(|o| o.calibration.get(index));
+                    residual::finish(by_author, levels, plain, (asked.scores[index], own), view.level, calibration)
+                }
+            };
             let unit = |fraction: f64| schema.outcomes[index].value(fraction * 65_535.0);
             Some(Estimate {
                 estimate: unit(finished.estimate),
                 lower: unit(finished.lower),
                 upper: unit(finished.upper),
+                single: finished.single.map(|(lower, upper)| (unit(lower), unit(upper))),
                 finished,
             })
         };
@@ -257,7 +335,7 @@ impl<'a> Finisher<'a> {
                 let finished = estimate.as_ref()?.finished;
                 let border = match outcome.kind {
                     OutcomeKind::Binary => 0.5,
-                    OutcomeKind::Count | OutcomeKind::Real => (*plain)?.mean,
+                    OutcomeKind::Count | OutcomeKind::Real => (*plain)?.mean.mean,
                 };
                 let distance = (finished.estimate - border).abs();
                 further_cases(distance, finished.case_variance, cases(&finished))
@@ -267,8 +345,7 @@ impl<'a> Finisher<'a> {
     }
 
     fn prior_cases(&self) -> f64 {
-        let Prior::Mean { cases } = self.question.view.prior;
-        cases
+        self.question.view.prior.cases()
     }
 
     /// Mean of the estimates, each turned so that larger is better, over the outcomes that have a
@@ -291,25 +368,83 @@ impl<'a> Finisher<'a> {
     }
 }
 
-impl Question<'_> {
-    /// Plain means over the live packets of one action (`Some`), or of all (`None`).
-    fn plain_means(&self, action: Option<Option<u16>>) -> Vec<Option<PlainMean>> {
-        let Prior::Mean { cases } = self.view.prior;
-        let mut sums = vec![[0u64; 3]; self.batch.outcomes];
-        let asked = |group: &&Group| action.is_none_or(|action| action == group.action);
-        for group in self.batch.live_groups().filter(asked) {
-            for (sum, part) in sums.iter_mut().zip(&group.sums) {
-                sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+/// Sums over all live packets read, whatever the question: exact, in any order.
+struct PlainSums<'a> {
+    question: Question<'a>,
+    /// Where authors are trusted differently: what a packet counts, in 1/4096.
+    gains: Option<&'a [u16]>,
+}
+
+impl PlainSums<'_> {
+    /// What estimates of one action (`Some`), or of all, are drawn toward, per outcome.
+    fn toward(&self, action: Option<Option<u16>>) -> Vec<Option<Toward>> {
+        let Question { batch, view, .. } = self.question;
+        let cases = view.prior.cases();
+        let mut sums = vec![Moments::default(); batch.outcomes];
+        match self.gains {
+            None => {
+                let asked = |group: &&super::batch::Group| action.is_none_or(|action| action == group.action);
+                for group in batch.live_groups().filter(asked) {
+                    let mut cells = vec![group.live as u64, group.cases, group.cases];
+                    cells.extend(&group.sums);
+                    for outcome in (0..batch.outcomes).filter(|outcome| group.mask >> outcome & 1 == 1) {
+                        sums[outcome].add(&Moments::of(&cells, batch.layout.places(outcome)));
+                    }
+                }
+            }
+            Some(gains) => {
+                let asked = |&row: &usize| action.is_none_or(|action| action == batch.action(row));
+                for row in (0..batch.len()).filter(asked) {
+                    self.add_row(row, gains[row], |outcome, moments| sums[outcome].add(moments));
+                }
             }
         }
-        sums.iter()
-            .map(|&[n, y, z]| {
-                (n > 0).then(|| {
-                    let mean = y as f64 / n as f64 / 65_535.0;
-                    let variance = (z as f64 / n as f64 / 65_535.0 - mean * mean).max(0.0);
-                    PlainMean { mean, variance, cases }
-                })
-            })
-            .collect()
+        let one = |(outcome, sums): (usize, &Moments)| {
+            let n = sums.weight as f64;
+            let mean = sums.mean as f64 / n / 65_535.0;
+            let variance = (sums.second as f64 / n / 65_535.0 - mean * mean).max(0.0);
+            let scored = batch.layout.scores().and_then(|scores| {
+                Plain::of(sums, cases, scores.outcomes[outcome].link == Link::Logistic)
+            });
+            (sums.weight > 0).then_some(Toward { mean: PlainMean { mean, variance, cases }, scored })
+        };
+        sums.iter().enumerate().map(one).collect()
+    }
+
+    /// A packet's part of plain sums, per outcome that it tells of: weighted by trust and freshness
+    /// only where authors are trusted differently.
+    fn add_row(&self, row: usize, gain: u16, mut add: impl FnMut(usize, &Moments)) {
+        let batch = self.question.batch;
+        let weight = u64::from(gain) * u64::from(batch.columns.cases()[row]);
+        if weight == 0 {
+            return;
+        }
+        let values = batch.columns.values();
+        let mut cells = vec![1, weight, u64::from(gain) * weight];
+        cells.extend(values.row(row).iter().map(|&x| weight * u64::from(x)));
+        for outcome in (0..batch.outcomes).filter(|outcome| batch.mask(row) >> outcome & 1 == 1) {
+            add(outcome, &Moments::of(&cells, batch.layout.places(outcome)));
+        }
+    }
+
+    /// Own levels, per outcome and author, where the view has them and the prior is a score.
+    fn levels(&self, toward: &[Option<Toward>]) -> Vec<Vec<f64>> {
+        let Question { batch, view, .. } = self.question;
+        let Some(strength) = view.options.as_ref().and_then(|options| options.own_offset) else { return vec![] };
+        if batch.layout.scores().is_none() {
+            return vec![];
+        }
+        let authors = batch.authors.len();
+        let mut own = vec![Moments::default(); batch.outcomes * authors];
+        for row in (0..batch.len()).filter(|&row| batch.is_live(row)) {
+            let author = batch.author[row] as usize;
+            self.add_row(row, 1, |outcome, moments| own[outcome * authors + author].add(moments));
+        }
+        let of = |(outcome, toward): (usize, &Option<Toward>)| {
+            let plain = toward.and_then(|toward| toward.scored);
+            let own = own[outcome * authors..][..authors].iter();
+            own.map(|own| plain.map_or(0.0, |plain| plain.level(own, strength.0))).collect()
+        };
+        toward.iter().enumerate().map(of).collect()
     }
 }

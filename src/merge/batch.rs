@@ -2,17 +2,17 @@
 
 use super::columns::Columns;
 use super::cpu::{Job, Span, gain};
+use super::layout::Layout;
 use super::live::Live;
-use crate::domain::{Decay, Kernel};
+use super::trust;
+use crate::domain::view::Trust;
+use crate::domain::{Decay, Kernel, View};
 use crate::limits::{SLOTS, WEIGHT_ONE};
 use crate::packet::Id;
 use ndarray::{Array2, ArrayView2, Axis};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-
-/// Value columns per outcome without a prior: mean y, second moment z.
-pub const COLUMNS_PER_OUTCOME: usize = 2;
 
 /// z = min(65535, (y^2 + s^2 + 32767) / 65535): the second moment over the range.
 pub fn second_moment(y: u16, s: u16) -> u16 {
@@ -47,8 +47,10 @@ pub struct Group {
     pub runs: Vec<(u32, Range<usize>)>,
     /// Live packets of the group.
     pub live: usize,
-    /// Per outcome, over the live packets: sums of n, n y and n z; zero where the outcome is absent.
-    pub sums: Vec<[u64; 3]>,
+    /// Cases of the live packets.
+    pub cases: u64,
+    /// Per value column, over the live packets: the sum of n x.
+    pub sums: Vec<u64>,
 }
 
 /// Packets as columns, rows sorted by (action, mask, one case or several, author, id), and again so
@@ -58,8 +60,9 @@ pub struct Group {
 /// counts nothing, and everything that speaks of packets passes it over.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Two value columns per outcome: y, z; zero where the outcome is absent.
+    /// Value columns as `layout` says; zero where the outcome is absent.
     pub columns: Columns,
+    pub layout: Layout,
     pub observed_at: Vec<u64>,
     /// Index into `authors`.
     pub author: Vec<u32>,
@@ -76,30 +79,36 @@ pub struct Batch {
     kept: Option<Kept>,
 }
 
-/// Gains of all rows for one step of freshness, every author trusted alike.
+/// Gains of all rows for one step of freshness.
 #[derive(Clone, Debug)]
 struct Kept {
     decay: Decay,
     step_start_ms: u64,
+    /// How authors were trusted; `None` is all alike.
+    trust: Option<Trust>,
     gains: Vec<u16>,
 }
 
 impl Batch {
-    /// Builds columns; `embed` turns packets x 128 signals into embeddings.
+    /// Builds columns ([`Layout::of`] a view, or a number of outcomes alone); `embed` turns packets x
+    /// 128 signals into embeddings.
     pub fn new(
         packets: Vec<Live>,
-        outcomes: usize,
+        layout: impl Into<Layout>,
         embed: impl FnOnce(ArrayView2<i8>) -> Array2<i8>,
     ) -> Batch {
-        let mut batch = Batch::empty(outcomes);
+        let mut batch = Batch::empty(layout);
         batch.append(packets, embed);
         batch
     }
 
     /// No packets yet.
-    pub fn empty(outcomes: usize) -> Batch {
+    pub fn empty(layout: impl Into<Layout>) -> Batch {
+        let layout = layout.into();
+        let outcomes = layout.outcomes;
         Batch {
-            columns: Columns::empty(COLUMNS_PER_OUTCOME * outcomes),
+            columns: Columns::empty(layout.columns()),
+            layout,
             observed_at: vec![],
             author: vec![],
             ids: vec![],
@@ -123,17 +132,13 @@ impl Batch {
             (p.action(), p.mask(), p.cases() != 1, index[p.author()], live.id)
         });
         let mut signals = Array2::zeros((packets.len(), SLOTS));
-        let mut values = Array2::zeros((packets.len(), COLUMNS_PER_OUTCOME * self.outcomes));
+        let mut values = Array2::zeros((packets.len(), self.layout.columns()));
         for (row, live) in packets.iter().enumerate() {
             let p = &live.packet;
             for (slot, &value) in signals.row_mut(row).iter_mut().zip(p.signal()) {
                 *slot = value;
             }
-            for outcome in 0..self.outcomes {
-                let (y, s) = p.value(outcome);
-                values[[row, COLUMNS_PER_OUTCOME * outcome]] = y;
-                values[[row, COLUMNS_PER_OUTCOME * outcome + 1]] = second_moment(y, s);
-            }
+            self.layout.fill(p, values.row_mut(row).into_slice().expect("rows in standard order"));
         }
         let first = self.len();
         let cases: Vec<u16> = packets.iter().map(|live| live.packet.cases()).collect();
@@ -162,7 +167,7 @@ impl Batch {
             ids: rows.iter().map(|&row| self.ids[row]).collect(),
             authors: self.authors.clone(),
             kinds: rows.iter().map(|&row| self.kinds[row]).collect(),
-            ..Batch::empty(self.outcomes)
+            ..Batch::empty(&self.layout)
         };
         batch.forget_silent_authors();
         batch.file_rows(0);
@@ -232,8 +237,8 @@ impl Batch {
     fn group_of(&mut self, (action, mask): Kind) -> usize {
         let found = self.groups.binary_search_by_key(&(action, mask), |group| (group.action, group.mask));
         found.unwrap_or_else(|index| {
-            let sums = vec![[0; 3]; self.outcomes];
-            self.groups.insert(index, Group { action, mask, runs: vec![], live: 0, sums });
+            let sums = vec![0; self.layout.columns()];
+            self.groups.insert(index, Group { action, mask, runs: vec![], live: 0, cases: 0, sums });
             index
         })
     }
@@ -252,11 +257,9 @@ impl Batch {
         let n = u64::from(self.columns.cases()[row]);
         let values = self.columns.values();
         let step = |sum: &mut u64, x: u64| if live { *sum += x } else { *sum -= x };
-        for (outcome, sums) in group.sums.iter_mut().enumerate().filter(|(i, _)| group.mask >> i & 1 == 1) {
-            let value = |column| u64::from(values[[row, COLUMNS_PER_OUTCOME * outcome + column]]);
-            step(&mut sums[0], n);
-            step(&mut sums[1], n * value(0));
-            step(&mut sums[2], n * value(1));
+        step(&mut group.cases, n);
+        for (sum, &x) in group.sums.iter_mut().zip(values.row(row)) {
+            step(sum, n * u64::from(x));
         }
         if live {
             group.live += 1;
@@ -265,6 +268,8 @@ impl Batch {
             group.live -= 1;
             self.live -= 1;
         }
+        // Another packet changes what its author is trusted.
+        self.kept.take_if(|kept| kept.trust.is_some());
         if let Some(kept) = &mut self.kept {
             let fresh = kept.decay.freshness(kept.step_start_ms, self.observed_at[row]);
             kept.gains[row] = if live { gain(fresh, WEIGHT_ONE) } else { 0 };
@@ -286,6 +291,14 @@ impl Batch {
     /// Whether a row counts.
     pub fn is_live(&self, row: usize) -> bool {
         self.alive[row]
+    }
+    /// The mask of a row's outcomes.
+    pub fn mask(&self, row: usize) -> u16 {
+        self.kinds[row].1
+    }
+    /// The action of a row.
+    pub fn action(&self, row: usize) -> Option<u16> {
+        self.kinds[row].0
     }
     /// Ids of the live packets, in no particular order.
     pub fn live_ids(&self) -> impl Iterator<Item = Id> {
@@ -317,19 +330,26 @@ impl Batch {
         rows.map(one).collect()
     }
 
-    /// Gains with every author trusted alike: those that are kept, where they fit decay and time.
-    pub fn equal_gains(&self, decay: &Decay, ask_ms: u64) -> Cow<'_, [u16]> {
+    /// Gains under a view: those that are kept, where they fit its decay, its trust and the time.
+    pub fn gains_under(&self, view: &View, ask_ms: u64) -> Cow<'_, [u16]> {
         match &self.kept {
-            Some(kept) if kept.fits(decay, ask_ms) => Cow::Borrowed(&kept.gains),
-            _ => Cow::Owned(self.gains(decay, ask_ms, &vec![WEIGHT_ONE; self.authors.len()])),
+            Some(kept) if kept.fits(view, ask_ms) => Cow::Borrowed(&kept.gains),
+            _ => {
+                let trust = match view.trust() {
+                    None => vec![WEIGHT_ONE; self.authors.len()],
+                    Some(options) => trust::of_batch(self, options),
+                };
+                Cow::Owned(self.gains(&view.decay, ask_ms, &trust))
+            }
         }
     }
 
     /// Computes the gains of a step once for all who ask within it; does nothing where they are kept.
-    pub fn keep_gains(&mut self, decay: &Decay, ask_ms: u64) {
-        if self.kept.as_ref().is_none_or(|kept| !kept.fits(decay, ask_ms)) {
-            let gains = self.equal_gains(decay, ask_ms).into_owned();
-            self.kept = Some(Kept { decay: decay.clone(), step_start_ms: decay.step_start(ask_ms), gains });
+    pub fn keep_gains(&mut self, view: &View, ask_ms: u64) {
+        if self.kept.as_ref().is_none_or(|kept| !kept.fits(view, ask_ms)) {
+            let gains = self.gains_under(view, ask_ms).into_owned();
+            let (decay, step_start_ms) = (view.decay.clone(), view.decay.step_start(ask_ms));
+            self.kept = Some(Kept { decay, step_start_ms, trust: view.trust(), gains });
         }
     }
 
@@ -353,7 +373,8 @@ impl Batch {
 }
 
 impl Kept {
-    fn fits(&self, decay: &Decay, ask_ms: u64) -> bool {
-        self.step_start_ms == decay.step_start(ask_ms) && self.decay == *decay
+    fn fits(&self, view: &View, ask_ms: u64) -> bool {
+        let decay = &view.decay;
+        self.step_start_ms == decay.step_start(ask_ms) && self.decay == *decay && self.trust == view.trust()
     }
 }

@@ -1,4 +1,4 @@
-//! From exact sums to an answer for people: version 1 of the formulas.
+//! From exact sums to an answer for people: version 1 of the formulas; [`super::residual`] has version 2.
 //!
 //! Everything here is f64 in a fixed order, from integers, with + - x / sqrt and the pure-Rust `libm`
 //! only, so that two machines print the same bits. Values are fractions of the declared range until
@@ -28,7 +28,9 @@
 //! cases, with one author only, or where [`THIN_FURTHER_CASES`] or fewer further cases would do; else
 //! *answer*.
 
+use super::layout::Places;
 use super::quantile::{normal_quantile, student_quantile};
+use super::tally::ROW_HEAD;
 use crate::packet::Verdict;
 
 /// Below this many effective cases an answer is thin.
@@ -44,7 +46,8 @@ const CONFLICT_SPREAD: f64 = 0.25;
 /// Between-author variance over what chance gives that is a conflict.
 const CONFLICT_RATIO: f64 = 2.0;
 
-/// Sums of one outcome over one author's packets, or over all: W, V, Y = S_y, Z = S_z.
+/// Sums of one outcome over one author's packets, or over all, by weight: W, V = sum w w n, then of the
+/// value columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
     pub count: u64,
@@ -52,9 +55,31 @@ pub struct Moments {
     pub squared: u64,
     pub mean: u64,
     pub second: u64,
+    /// With a prior's scores: of its predictions, of their variances for a binary outcome, and of
+    /// the squares of residuals.
+    pub predicted: u64,
+    pub variance: u64,
+    pub residual_second: u64,
 }
 
 impl Moments {
+    /// Those of a row of a tally.
+    pub fn of(cells: &[u64], places: Places) -> Moments {
+        let values = &cells[ROW_HEAD..];
+        let [predicted, variance, residual_second] =
+            places.scored.map_or([0; 3], |places| places.map(|place| values[place]));
+        Moments {
+            count: cells[0],
+            weight: cells[1],
+            squared: cells[2],
+            mean: values[places.mean],
+            second: values[places.second],
+            predicted,
+            variance,
+            residual_second,
+        }
+    }
+
     /// Adds another part's sums; bounded as tallies are.
     pub fn add(&mut self, other: &Moments) {
         self.count += other.count;
@@ -62,6 +87,9 @@ impl Moments {
         self.squared += other.squared;
         self.mean += other.mean;
         self.second += other.second;
+        self.predicted += other.predicted;
+        self.variance += other.variance;
+        self.residual_second += other.residual_second;
     }
 }
 
@@ -94,6 +122,16 @@ pub struct Finished {
     pub authors: u64,
     /// Whether the authors contradict each other.
     pub conflict: bool,
+    /// Where a single case lies, where the view is calibrated for that and the outcome is not binary.
+    pub single: Option<(f64, f64)>,
+}
+
+/// Whether authors spread by more than a conflict takes: `between` is the variance between them,
+/// `expected` what chance gives, as fractions of the range squared.
+pub(super) fn is_conflict(authors: u64, between: f64, expected: f64) -> bool {
+    authors >= CONFLICT_AUTHORS
+        && between - expected > CONFLICT_SPREAD * CONFLICT_SPREAD
+        && between > CONFLICT_RATIO * expected
 }
 
 /// Finishes one outcome from its per-author sums.
@@ -142,9 +180,7 @@ pub fn finish(by_author: &[Moments], prior: PlainMean, level_percent: u8) -> Fin
     let standard_error = libm::sqrt(variance);
     let half_width = student_quantile(f64::from(level_percent) / 100.0, degrees) * standard_error;
     let expected = case_variance * chance;
-    let conflict = authors >= CONFLICT_AUTHORS
-        && between - expected > CONFLICT_SPREAD * CONFLICT_SPREAD
-        && between > CONFLICT_RATIO * expected;
+    let conflict = is_conflict(authors, between, expected);
     Finished {
         estimate,
         lower: (estimate - half_width).max(0.0),
@@ -156,6 +192,7 @@ pub fn finish(by_author: &[Moments], prior: PlainMean, level_percent: u8) -> Fin
         packets: all.count,
         authors,
         conflict,
+        single: None,
     }
 }
 

@@ -11,8 +11,9 @@
 //! can then not be asked about, and whoever asks builds the batch anew.
 
 use super::batch::Batch;
+use super::layout::Layout;
 use super::live::{Live, lineage_root};
-use crate::domain::Decay;
+use crate::domain::View;
 use crate::packet::{Id, Kind, Verified};
 use ndarray::{Array2, ArrayView2};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -44,10 +45,10 @@ pub struct Warm {
 }
 
 impl Warm {
-    /// Nothing read yet; `outcomes` is the schema's number of them.
-    pub fn new(outcomes: usize) -> Warm {
+    /// Nothing read yet; `layout` as in [`Batch::new`].
+    pub fn new(layout: impl Into<Layout>) -> Warm {
         Warm {
-            batch: Batch::empty(outcomes),
+            batch: Batch::empty(layout),
             newest: HashMap::new(),
             retracted: HashSet::new(),
             rows: HashMap::new(),
@@ -134,7 +135,7 @@ impl Warm {
 
     /// The batch for questions at `ask_ms`, with its gains; `None` where packets were live at that time
     /// that have been forgotten since, so that the batch must be built anew.
-    pub fn at(&mut self, decay: &Decay, ask_ms: u64) -> Option<&Batch> {
+    pub fn at(&mut self, view: &View, ask_ms: u64) -> Option<&Batch> {
         if ask_ms < self.forgotten_ms {
             return None;
         }
@@ -144,7 +145,7 @@ impl Warm {
         if dead > rows / 4 + self.slack || runs > self.runs_compact * 3 / 2 + self.slack {
             self.compact();
         }
-        self.batch.keep_gains(decay, ask_ms);
+        self.batch.keep_gains(view, ask_ms);
         Some(&self.batch)
     }
 

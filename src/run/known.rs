@@ -4,10 +4,10 @@
 //! [`Warm`] batch per list of addresses, the least recently used of which give way to others.
 
 use crate::address::Address;
-use crate::domain::Decay;
+use crate::domain::View;
 use crate::limits::{WARM_BATCHES_MAX, WARM_BYTES_MAX};
 use crate::mailbox::{Position, Pulled};
-use crate::merge::Warm;
+use crate::merge::{Layout, Warm};
 use crate::packet::{Id, Verified};
 use ndarray::{Array2, ArrayView2};
 use std::collections::{HashMap, HashSet};
@@ -75,18 +75,19 @@ impl Known {
     pub fn warm(
         &mut self,
         addresses: &[Address],
-        outcomes: usize,
-        (decay, ask_ms): (&Decay, u64),
+        layout: impl Into<Layout>,
+        (view, ask_ms): (&View, u64),
         embed: impl Fn(ArrayView2<i8>) -> Array2<i8>,
     ) -> &mut Warm {
         self.turn += 1;
-        let new = || Kept { warm: Warm::new(outcomes), taken: vec![0; addresses.len()], used: 0 };
+        let layout = layout.into();
+        let new = || Kept { warm: Warm::new(&layout), taken: vec![0; addresses.len()], used: 0 };
         let mut kept = self.batches.remove(addresses).unwrap_or_else(new);
         self.fill(&mut kept, addresses, &embed);
-        if kept.warm.at(decay, ask_ms).is_none() {
+        if kept.warm.at(view, ask_ms).is_none() {
             kept = new();
             self.fill(&mut kept, addresses, &embed);
-            kept.warm.at(decay, ask_ms);
+            kept.warm.at(view, ask_ms);
         }
         kept.used = self.turn;
         self.make_room(kept.warm.bytes());

@@ -11,7 +11,7 @@ use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::limits::{SLOTS, TALLY_PACKETS_MAX};
 use crate::mailbox::{Mailbox, MailboxError, Receipt};
-use crate::merge::{Answer, Batch, Question, Situation, Warm, synthesis};
+use crate::merge::{Answer, Batch, Layout, Question, Situation, Situations, Warm, synthesis};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
 use ndarray::{Array2, ArrayView2, Axis};
 use std::sync::Arc;
@@ -176,7 +176,10 @@ impl<M: Mailbox> Learner<M> {
             self.pull(addresses).await?;
             let start = Instant::now();
             let rows = embeddings.select(Axis(0), queries);
-            let (found, _) = self.answers(addresses, rows.view(), ask_ms)?;
+            let chosen: Vec<[i8; SLOTS]> = queries.iter().map(|&query| signals[query]).collect();
+            let askers = vec![Some(*self.author()); queries.len()];
+            let asked = Situations { signals: rows_of(&chosen), embeddings: rows.view(), askers: &askers };
+            let (found, _) = self.answers(addresses, asked, ask_ms)?;
             for (&query, found) in queries.iter().zip(found) {
                 answers[query] = Some(found);
             }
@@ -200,8 +203,10 @@ impl<M: Mailbox> Learner<M> {
         let observed_at = self.schema.floor_time(now_ms);
         let addresses = self.addresses(case);
         self.pull(&addresses).await?;
-        let embedded = self.embed(std::slice::from_ref(&case.signal));
-        let (answers, warm) = self.answers(&addresses, embedded.view(), observed_at)?;
+        let signals = std::slice::from_ref(&case.signal);
+        let embedded = self.embed(signals);
+        let asked = Situations::public(rows_of(signals), embedded.view());
+        let (answers, warm) = self.answers(&addresses, asked, observed_at)?;
         let Some(answer) = answers.first() else { return Ok(None) };
         let lineage = warm.lineage_root();
         let situation = Situation { signal: &case.signal, scope: case.scope };
@@ -238,16 +243,16 @@ impl<M: Mailbox> Learner<M> {
         Ok(warm.batch())
     }
 
-    /// Answers embedded questions from what was read of some mailboxes.
+    /// Answers questions from what was read of some mailboxes.
     fn answers(
         &mut self,
         addresses: &[Address],
-        queries: ArrayView2<i8>,
+        asked: Situations,
         ask_ms: u64,
     ) -> Result<(Vec<Answer>, &mut Warm), LearnerError> {
         let warm = warm(&mut self.known, &self.schema, &self.view, &self.engine, addresses, ask_ms)?;
         let question = Question { schema: &self.schema, view: &self.view, batch: warm.batch(), ask_ms };
-        Ok((self.engine.answer(question, queries), warm))
+        Ok((self.engine.answer(question, asked), warm))
     }
 
     /// Where a case's questions look.
@@ -257,10 +262,14 @@ impl<M: Mailbox> Learner<M> {
     }
 
     fn embed(&self, signals: &[[i8; SLOTS]]) -> Array2<i8> {
-        let flat: &[i8] = bytemuck::cast_slice(signals);
-        let array = ArrayView2::from_shape((signals.len(), SLOTS), flat);
-        self.engine.embed(&self.view.metric, array.expect("whole rows of 128 slots"))
+        self.engine.embed(&self.view.metric, rows_of(signals))
     }
+}
+
+/// Signals as an array of rows.
+fn rows_of(signals: &[[i8; SLOTS]]) -> ArrayView2<'_, i8> {
+    let array = ArrayView2::from_shape((signals.len(), SLOTS), signals.as_flattened());
+    array.expect("whole rows of 128 slots")
 }
 
 /// The warm batch of some mailboxes, unless there are more packets than one exact sum holds.
@@ -277,5 +286,5 @@ fn warm<'a>(
         return Err(LearnerError::TooMany { packets });
     }
     let embed = |signals: ArrayView2<i8>| engine.embed(&view.metric, signals);
-    Ok(known.warm(addresses, schema.outcomes.len(), (&view.decay, ask_ms), embed))
+    Ok(known.warm(addresses, Layout::of(schema, view), (view, ask_ms), embed))
 }

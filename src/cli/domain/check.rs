@@ -3,7 +3,7 @@
 use crate::cli::{Failure, output};
 use crate::domain::file::Domain;
 use crate::domain::schema::{FeatureKind, Missing};
-use crate::domain::view::{Metric, Prior};
+use crate::domain::view::Metric;
 use crate::domain::{Purpose, Table, TableError};
 use crate::limits::SLOTS;
 use crate::packet::Id;
@@ -218,7 +218,7 @@ fn print_domain(domain: &Domain) {
     }
     for view in &domain.views {
         let address = view.addressing;
-        let Prior::Mean { cases } = view.prior;
+        let cases = view.prior.cases();
         output::line(&format!("view {} {}", view.name, hex(&view.id())));
         output::line(&format!(
             "  metric {}, kernel reaches distance {:.0}, prior {cases} cases, {}% intervals",

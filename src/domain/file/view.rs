@@ -4,13 +4,17 @@
 //! `{ full = [128 rows] or hex digits, shift = 0 }`), `kernel` (`{ shift = 0, table = [...] }`, a
 //! shorter table is filled up with zeros), `prior` (`{ kind = "mean", cases = 2.0 }`), `address`
 //! (`{ tables = 1, bits = 0, probes = 1 }`), `decay` (`{ half_life = "30d", table = [...] }`; none
-//! where absent), `level` (90), `finish` (1).
+//! where absent), `level` (90), `finish` (1). With finish 2 the prior may be
+//! `{ kind = "scores", cases = 2.0, fitted = "hex digits of its postcard" }`, and there may be `options`
+//! (own offset, trust, calibration).
 
 use super::diagnose::Problems;
 use super::fields::{Fields, Placed};
 use super::schema::{Names, duration, hex, named};
+use std::sync::Arc;
 use crate::domain::schema::Schema;
-use crate::domain::view::{Addressing, Decay, Kernel, Metric, Prior, View};
+use crate::domain::prior::{Prior, Scores};
+use crate::domain::view::{Addressing, Bits, Calibration, Decay, Kernel, Metric, Options, Trust, View};
 use crate::limits::{
     DECAY_ENTRIES_MAX, FINGERPRINT_BITS, FINISH_VERSION, KERNEL_ENTRIES, PROBES_MAX, SHIFT_MAX, SLOTS,
     TABLES_MAX, WEIGHT_ONE,
@@ -39,12 +43,13 @@ pub(super) fn read(root: &mut Fields, schema: &Schema, problems: &mut Problems) 
             schema: schema_id,
             metric: metric(&mut fields, slots, problems),
             kernel: kernel(&mut fields, problems),
-            prior: prior(&mut fields, problems),
+            prior: prior(&mut fields, schema.outcomes.len(), finish, problems),
             addressing: addressing(&mut fields, problems),
             decay: decay(&mut fields, problems),
             level: level.map_or(90, |level| level.value),
             finish,
             curator: schema.curator,
+            options: options(&mut fields, finish, schema.outcomes.len(), problems),
         };
         fields.finish(problems);
         views.push(view);
@@ -175,12 +180,13 @@ fn kernel(fields: &mut Fields, problems: &mut Problems) -> Kernel {
     Kernel { shift, table }
 }
 
-fn prior(fields: &mut Fields, problems: &mut Problems) -> Prior {
+fn prior(fields: &mut Fields, outcomes: usize, finish: u16, problems: &mut Problems) -> Prior {
     let what = format!("`prior` of {}", fields.what);
     let Some(mut prior) = fields.section("prior", what, problems) else {
         return Prior::Mean { cases: PRIOR_CASES };
     };
-    prior.choice("kind", &[("mean", ())], problems);
+    let kind = prior.choice("kind", &[("mean", false), ("scores", true)], problems);
+    let scored = kind.is_some_and(|kind| kind.value);
     let cases = prior.real("cases", problems);
     if let Some(Placed { value, span }) = &cases
         && *value < 0.0
@@ -188,8 +194,96 @@ fn prior(fields: &mut Fields, problems: &mut Problems) -> Prior {
         let message = format!("`cases` of {} is negative", prior.what);
         problems.note(span.clone(), message, "0 or more expected", None);
     }
+    let cases = cases.map_or(PRIOR_CASES, |cases| cases.value);
+    let fitted = prior.text("fitted", problems);
+    let read = match (scored, fitted) {
+        (false, None) => Prior::Mean { cases },
+        (true, Some(text)) => match scores(&text.value, outcomes) {
+            Ok(scores) if finish >= 2 => Prior::Scores(Arc::new(Scores { cases: Bits(cases), ..scores })),
+            Ok(_) => {
+                let message = format!("{} are scores, and `finish` is {finish}", prior.what);
+                problems.note(text.span, message, "finish = 2 expected", None);
+                Prior::Mean { cases }
+            }
+            Err(why) => {
+                let message = format!("`fitted` of {} is not to be read: {why}", prior.what);
+                let help = "`qis domain tune` writes this line; it is not made to be edited";
+                problems.note(text.span, message, "damaged", Some(help.into()));
+                Prior::Mean { cases }
+            }
+        },
+        _ => {
+            let message = format!("{}: `fitted` belongs to kind = \"scores\", and only there", prior.what);
+            problems.note(prior.span.clone(), message, "one without the other", None);
+            Prior::Mean { cases }
+        }
+    };
     prior.finish(problems);
-    Prior::Mean { cases: cases.map_or(PRIOR_CASES, |cases| cases.value) }
+    read
+}
+
+/// Scores from the hex digits of their postcard.
+fn scores(text: &str, outcomes: usize) -> Result<Scores, String> {
+    let bytes = hex(text).ok_or("it is no hex digits")?;
+    let (scores, rest): (Scores, _) = postcard::take_from_bytes(&bytes).map_err(|e| e.to_string())?;
+    if !rest.is_empty() {
+        return Err(format!("{} bytes too many", rest.len()));
+    }
+    if scores.outcomes.len() != outcomes {
+        return Err(format!("{} scores for {outcomes} outcomes", scores.outcomes.len()));
+    }
+    if !scores.is_sound() {
+        return Err("a size or value is outside the format".into());
+    }
+    Ok(scores)
+}
+
+/// `options = { own_offset = cases, trust = { spread, cases_max }, calibration = [{ scale, floor,
+/// lower, upper }, ...] }`.
+fn options(fields: &mut Fields, finish: u16, outcomes: usize, problems: &mut Problems) -> Option<Options> {
+    let what = format!("`options` of {}", fields.what);
+    let mut options = fields.section("options", what, problems)?;
+    if finish < 2 {
+        let message = format!("{} need `finish` 2", options.what);
+        problems.note(options.span.clone(), message, "finish = 2 expected", None);
+    }
+    let own_offset = positive(&mut options, "own_offset", problems).map(Bits);
+    let what = format!("`trust` of {}", options.what);
+    let trust = options.section("trust", what, problems).map(|mut trust| {
+        let spread = positive(&mut trust, "spread", problems).unwrap_or(0.0);
+        let cases_max = trust.integer("cases_max", 1..=u32::MAX, problems).map_or(u32::MAX, |n| n.value);
+        trust.finish(problems);
+        Trust { spread: Bits(spread), cases_max }
+    });
+    let mut calibration = vec![];
+    for (span, table) in options.sections("calibration", problems) {
+        let mut one = Fields::new(format!("a calibration of {}", options.what), span, table);
+        let mut read = |key| Bits(positive(&mut one, key, problems).unwrap_or(0.0));
+        calibration.push(Calibration {
+            scale: read("scale"),
+            floor: read("floor"),
+            lower: read("lower"),
+            upper: read("upper"),
+        });
+        one.finish(problems);
+    }
+    if !calibration.is_empty() && calibration.len() != outcomes {
+        let message = format!("{} has {} calibrations", options.what, calibration.len());
+        problems.note(options.span.clone(), message, format!("{outcomes} expected, one per outcome"), None);
+    }
+    options.finish(problems);
+    Some(Options { own_offset, trust, calibration })
+}
+
+/// A number that is not negative.
+fn positive(fields: &mut Fields, key: &'static str, problems: &mut Problems) -> Option<f64> {
+    let Placed { value, span } = fields.real(key, problems)?;
+    if value < 0.0 {
+        let message = format!("`{key}` of {} is negative", fields.what);
+        problems.note(span, message, "0 or more expected", None);
+        return None;
+    }
+    Some(value)
 }
 
 fn addressing(fields: &mut Fields, problems: &mut Problems) -> Addressing {

@@ -1,0 +1,103 @@
+//! Choosing a view from packets alone: what an estimate is drawn toward, and what a situation is
+//! compared by.
+//!
+//! Everything is judged by the loss on packets of authors, or folds of authors, that were left out
+//! ([`sample::Sample::apart`]): log loss for a binary outcome, square error for others, each over that
+//! of the plain mean. What is simpler stays unless the other is better by more than chance gives
+//! ([`is_better`]): with few packets a tuned merge is worse than a ridge score, so the plain mean and
+//! the ridge score are always among the candidates.
+//!
+//! 1. [`scores`]: the prior of each outcome: mean, linear score, boosted trees, mixtures.
+//! 2. [`levels`]: how strongly authors have a level of their own.
+//! 3. [`shapes`]: metric, kernel, and the strength of the prior beside it.
+
+pub mod kernel;
+pub mod levels;
+pub mod linear;
+pub mod metric;
+pub mod sample;
+pub mod scores;
+pub mod shapes;
+pub mod trees;
+
+use crate::domain::prior::{Link, Prior, Scores, logistic_table};
+use crate::domain::view::{Bits, Options};
+use crate::domain::{Schema, View};
+use crate::engine::Engine;
+use crate::merge::live;
+use crate::packet::Verified;
+use sample::Sample;
+use scores::Candidate;
+use std::sync::Arc;
+
+/// A view and how it was found.
+pub struct Tuned {
+    pub view: View,
+    /// Lines for people: what was tried and what it lost.
+    pub report: Vec<String>,
+}
+
+/// Tunes a view on packets, starting from `base`, whose addressing, decay and level it keeps.
+pub fn tune(schema: &Schema, base: &View, packets: &[Verified], engine: &Engine) -> Tuned {
+    engine.install(|| run(schema, base, packets))
+}
+
+/// Whether losses `a` are smaller than `b`, row by row, by more than `deviations` standard errors of
+/// their difference.
+pub fn is_better(a: &[f64], b: &[f64], deviations: f64) -> bool {
+    let n = a.len().max(1) as f64;
+    let differences = || a.iter().zip(b).map(|(a, b)| a - b);
+    let mean = differences().sum::<f64>() / n;
+    let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    mean < 0.0 && -mean > deviations * (variance / n).sqrt()
+}
+
+fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
+    let ask_ms = packets.iter().map(|packet| packet.observed_at()).max().unwrap_or(0);
+    let live = live(packets, ask_ms);
+    let sample = Sample::new(schema, &live);
+    let mut report = vec![format!(
+        "{} packets of {} authors; folds by {}",
+        sample.len(),
+        sample.authors,
+        if sample.folds_by == crate::domain::prior::FoldsBy::Author { "author" } else { "evidence" }
+    )];
+    let bins = trees::Bins::new(&sample);
+    // Per outcome: mean, linear, best, and the best drawn half-way to the mean.
+    let mut kinds: Vec<[Candidate; 4]> = vec![];
+    for (index, values) in sample.outcomes.iter().enumerate() {
+        let name = &schema.outcomes[index].name;
+        let candidates = scores::candidates(&sample, index, &bins, 1.0);
+        for candidate in &candidates {
+            report.push(format!("{name}: {} loses {:.5}", candidate.name, candidate.loss));
+        }
+        let best = scores::choose(&sample, values, &candidates);
+        report.push(format!("{name}: chosen {}", best.name));
+        let soft = scores::mix(&sample, values, &best, &candidates[0], 0.6);
+        kinds.push([candidates[0].clone(), candidates[1].clone(), best, soft]);
+    }
+    let offset = levels::choose(&sample, &kinds, &mut report);
+    let chosen = shapes::choose(&sample, base, &kinds, offset, &mut report);
+    let outcomes: Vec<_> = sample
+        .outcomes
+        .iter()
+        .zip(&kinds)
+        .map(|(values, kinds)| scores::integers(&sample, values, &kinds[chosen.prior]))
+        .collect();
+    let binary = outcomes.iter().any(|outcome| outcome.link == Link::Logistic);
+    let scores = Scores {
+        cases: Bits(chosen.strength),
+        folds: sample.folds_by,
+        logistic: if binary { logistic_table() } else { vec![] },
+        outcomes,
+    };
+    let view = View {
+        metric: chosen.metric,
+        kernel: chosen.kernel,
+        prior: Prior::Scores(Arc::new(scores)),
+        finish: 2,
+        options: Some(Options { own_offset: offset.map(Bits), ..Options::default() }),
+        ..base.clone()
+    };
+    Tuned { view, report }
+}
