@@ -83,22 +83,29 @@ pub fn run(
     let distilled = dealt.iter().enumerate().map(|(node, rows)| distil(setting, cases, rows, seed, node));
     let distilled: Vec<Vec<Verified>> = distilled.collect::<Result<_, _>>()?;
     let tuned = setting.tuner.map(|tuner| tuner(setting.schema, setting.view, &distilled.concat()));
+    // A node alone has nobody else's packets to tune on.
+    let alone = setting;
     let setting = Setting { view: tuned.as_ref().unwrap_or(setting.view), ..setting };
     for packets in &distilled {
-        let mailboxes = Mailboxes::of(setting, packets);
-        swarm.add(&mailboxes);
-        own.push(mailboxes);
+        swarm.add(&Mailboxes::of(setting, packets));
+        own.push(Mailboxes::of(alone, packets));
     }
     let ask_ms = cases.iter().map(|case| case.observed_at).max().unwrap_or(0);
-    let keys: Vec<Option<Id>> = askers.iter().map(|&node| Some(*author(seed, node).public())).collect();
+    // Whose site has a node is asked by it; other rows belong to nobody, so their answers are public.
+    let at_home = split::at_home(cases, test, &dealt, nodes == Nodes::Sites);
+    let keys: Vec<Option<Id>> = askers
+        .iter()
+        .zip(at_home)
+        .map(|(&node, home)| home.then(|| *author(seed, node).public()))
+        .collect();
     let together = swarm.ask(setting, cases, (test, &keys), ask_ms);
-    let mut alone: Vec<Option<Answer>> = vec![None; test.len()];
+    let mut by_itself: Vec<Option<Answer>> = vec![None; test.len()];
     for (node, mailboxes) in own.iter().enumerate() {
         let queries: Vec<usize> = (0..test.len()).filter(|&query| askers[query] == node).collect();
         let rows: Vec<usize> = queries.iter().map(|&query| test[query]).collect();
         let keys = vec![Some(*author(seed, node).public()); rows.len()];
-        for (query, answer) in queries.into_iter().zip(mailboxes.ask(setting, cases, (&rows, &keys), ask_ms).answers) {
-            alone[query] = Some(answer);
+        for (query, answer) in queries.into_iter().zip(mailboxes.ask(alone, cases, (&rows, &keys), ask_ms).answers) {
+            by_itself[query] = Some(answer);
         }
     }
     let means = pooled_means(setting.schema, cases, &dealt.concat());
@@ -116,7 +123,7 @@ pub fn run(
         for (query, &row) in test.iter().enumerate() {
             let outcomes: Vec<Option<(f64, f64, f64)>> = match method {
                 "swarm" => intervals(setting.schema, Some(&together.answers[query])),
-                "local" => intervals(setting.schema, alone[query].as_ref()),
+                "local" => intervals(setting.schema, by_itself[query].as_ref()),
                 _ => means.clone(),
             };
             scored.push(score_intervals(setting.schema, setting.outcome, &cases[row], &outcomes));

@@ -4,7 +4,7 @@ use crate::distill::Case;
 use rand::prelude::*;
 use rand_chacha::ChaCha12Rng;
 use rand_distr::{Distribution, Gamma};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How training rows become nodes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +133,14 @@ pub fn askers(cases: &[Case], test: &[usize], nodes: &[Vec<usize>], by_site: boo
             cases[row].site.as_deref().and_then(|site| sites.get(site).copied()).unwrap_or(random)
         })
         .collect()
+}
+
+/// Whether each test row comes from a site that has a node.
+pub fn at_home(cases: &[Case], test: &[usize], nodes: &[Vec<usize>], by_site: bool) -> Vec<bool> {
+    let site = |row: usize| cases[row].site.as_deref();
+    let sites: BTreeSet<&str> =
+        nodes.iter().filter(|_| by_site).filter_map(|rows| site(*rows.first()?)).collect();
+    test.iter().map(|&row| site(row).is_some_and(|site| sites.contains(site))).collect()
 }
 
 #[cfg(test)]

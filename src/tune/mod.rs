@@ -76,8 +76,9 @@ fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
         let soft = scores::mix(&sample, values, &best, &candidates[0], 0.6);
         kinds.push([candidates[0].clone(), candidates[1].clone(), best, soft]);
     }
-    let offset = levels::choose(&sample, &kinds, &mut report);
-    let chosen = shapes::choose(&sample, base, &kinds, offset, &mut report);
+    let mode = std::env::var("QMODE").unwrap_or_default();
+    let offset = if mode == "prior" || mode == "kernel" { None } else { levels::choose(&sample, &kinds, &mut report) };
+    let chosen = if mode == "prior" || mode == "offset" { shapes::Chosen { metric: base.metric.clone(), kernel: base.kernel.clone(), prior: 2, strength: 1e6 } } else { shapes::choose(&sample, base, &kinds, offset, &mut report) };
     let outcomes: Vec<_> = sample
         .outcomes
         .iter()
