@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["address"],
     &["merge"],
     &["distill", "engine", "store"],
-    &["ingest", "mailbox"],
+    &["ingest", "mailbox", "proof"],
     &["node"],
     &["net"],
     &["serve"],
