@@ -94,6 +94,8 @@ pub struct Finished {
     pub authors: u64,
     /// Whether the authors contradict each other.
     pub conflict: bool,
+    /// Student's degrees of freedom of the interval, at least 1.
+    pub degrees: f64,
 }
 
 /// Finishes one outcome from its per-author sums.
@@ -156,6 +158,7 @@ pub fn finish(by_author: &[Moments], prior: PlainMean, level_percent: u8) -> Fin
         packets: all.count,
         authors,
         conflict,
+        degrees,
     }
 }
 
