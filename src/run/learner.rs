@@ -238,6 +238,26 @@ impl<M: Mailbox> Learner<M> {
         Ok(warm.batch())
     }
 
+    /// Every packet that was read of some mailboxes, of any kind, each once.
+    pub fn packets(&self, addresses: &[Address]) -> Vec<Verified> {
+        self.known.all(addresses)
+    }
+
+    /// Answers one question, given as a signal, from what was read of any mailboxes.
+    ///
+    /// # Errors
+    /// [`LearnerError::TooMany`].
+    pub fn answer_at(
+        &mut self,
+        addresses: &[Address],
+        signal: &[i8; SLOTS],
+        ask_ms: u64,
+    ) -> Result<Answer, LearnerError> {
+        let query = self.embed(std::slice::from_ref(signal));
+        let (mut answers, _) = self.answers(addresses, query.view(), ask_ms)?;
+        Ok(answers.pop().expect("one answer for one question"))
+    }
+
     /// Answers embedded questions from what was read of some mailboxes.
     fn answers(
         &mut self,
