@@ -114,3 +114,149 @@ pub async fn ask<M: Mailbox>(
     }
     Ok(Spanned { answer, addresses, parts })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Domain, Kernel, Purpose, Table};
+    use crate::engine::{Backend, Choice, Engine};
+    use crate::limits::SLOTS;
+    use crate::mailbox::{Admission, LocalMailbox};
+    use crate::merge::{Batch, Question, Tally, cpu, live};
+    use crate::packet::{AuthorKey, Verified};
+    use crate::store::MemoryStore;
+    use ndarray::ArrayView2;
+    use std::sync::Arc;
+
+    const NOW_MS: u64 = 1_000_000;
+
+    fn domain() -> Domain {
+        let kernel = Kernel::gaussian(50.0).to_toml();
+        let text = format!(
+            r#"
+format = 1
+name = "clinic"
+[schema]
+time_step = "1ms"
+exact = ["speciality"]
+actions = ["wait", "treat"]
+[[feature]]
+name = "age"
+kind = "numeric"
+centre = 50
+scale = 10
+[[feature]]
+name = "speciality"
+kind = "categorical"
+levels = ["cardiology", "nephrology", "surgery"]
+[[outcome]]
+name = "ill"
+kind = "binary"
+direction = "lower"
+[[view]]
+name = "plain"
+prior = {{ cases = 1 }}
+{kernel}
+[[view]]
+name = "split"
+address = {{ tables = 2, bits = 3, probes = 2 }}
+{kernel}
+[source]
+record = "id"
+"#
+        );
+        Domain::parse("clinic.toml", &text).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    fn cases(domain: &Domain, text: &str, purpose: Purpose) -> Vec<Case> {
+        let bytes: crate::domain::table::Bytes = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let table = Table::from_bytes("clinic.csv", bytes, domain, purpose).expect("a table");
+        Case::read_all(table, &domain.schema, NOW_MS - 1).expect("rows")
+    }
+
+    fn evidence(domain: &Domain) -> Vec<Case> {
+        let mut text = String::from("id,age,speciality,action,ill\n");
+        for i in 0..90 {
+            let speciality = ["cardiology", "nephrology", "surgery"][i % 3];
+            let action = ["wait", "treat"][i / 3 % 2];
+            text += &format!("{i},{},{speciality},{action},{}\n", 30 + i % 40, usize::from(i % 5 == 0));
+        }
+        cases(domain, &text, Purpose::Evidence)
+    }
+
+    fn question(domain: &Domain, rows: &str) -> Result<Spanning, SpanningError> {
+        let text = format!("id,age,speciality\n{rows}");
+        let mut cases = cases(domain, &text, Purpose::Questions).into_iter();
+        let mut question = Spanning::new(cases.next().expect("a row"));
+        cases.try_for_each(|case| question.join(&case))?;
+        Ok(question)
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_that_over_the_union_and_the_sums_are_those_of_the_parts() {
+        let domain = domain();
+        for view in &domain.views {
+            let engine = Arc::new(
+                Engine::new(&Choice { backend: Backend::Cpu, ..Choice::default() }).expect("an engine"),
+            );
+            let (schema, view) = (Arc::new(domain.schema.clone()), Arc::new(view.clone()));
+            let store = Arc::new(MemoryStore::new([9; 32]));
+            let mailbox = LocalMailbox::new(store, Admission::default().carry_any_schema(), || NOW_MS);
+            let node = |seed: u8| {
+                let key = AuthorKey::from_seed([seed; 32]);
+                Learner::new(mailbox.clone(), schema.clone(), view.clone(), engine.clone(), key, 0)
+            };
+            let mut all: Vec<Verified> = vec![];
+            for (number, case) in evidence(&domain).into_iter().enumerate() {
+                all.extend(node(1 + number as u8 % 5).observe(&[vec![case]]).await.expect("deposited"));
+            }
+            let mut asking = node(77);
+            let rows = "a,44,cardiology\na,44,nephrology\na,44,cardiology\n";
+            let question = question(&domain, rows).expect("one question");
+            assert_eq!(question.scopes.len(), 2);
+            let found = ask(&mut asking, &question, NOW_MS).await.expect("answered");
+
+            // By hand: every packet of the two scopes that lies in a mailbox read, in one batch.
+            let addresser = crate::address::Addresser::new(&view);
+            let read = |packet: &&Verified| {
+                let embedding = crate::embed::cpu::embed_one(&view.metric, packet.signal());
+                let places = addresser.deposit(packet.scope(), &embedding);
+                places.iter().any(|address| found.addresses.contains(address))
+            };
+            let union: Vec<&Verified> = all.iter().filter(read).collect();
+            let signal = ArrayView2::from_shape((1, SLOTS), question.case.signal.as_slice()).expect("a row");
+            let batch = |packets: &[&Verified]| {
+                let live = live(packets.iter().copied(), NOW_MS);
+                Batch::new(live, 1, |signals| engine.embed(&view.metric, signals))
+            };
+            let whole = batch(&union);
+            let asked = Question { schema: &schema, view: &view, batch: &whole, ask_ms: NOW_MS };
+            assert_eq!(found.answer, engine.answer(asked, signal)[0], "{}", view.name);
+            assert!(found.answer.packets > 10);
+
+            let tally = |batch: &Batch| {
+                let gains = batch.equal_gains(&view.decay, NOW_MS);
+                let spans = [cpu::Span { queries: 0..1, packets: 0..batch.len() }];
+                cpu::merge(&batch.job(&view.kernel, &gains, signal, &spans)).tally(0)
+            };
+            let mut sum = Tally::zero(2);
+            for (part, scope) in found.parts.iter().zip(&question.scopes) {
+                let mine: Vec<&Verified> = union.iter().filter(|p| p.scope() == scope).copied().collect();
+                let alone = batch(&mine);
+                let asked = Question { schema: &schema, view: &view, batch: &alone, ask_ms: NOW_MS };
+                assert_eq!((part.scope, &part.alone), (*scope, &engine.answer(asked, signal)[0]));
+                assert_eq!(part.live, mine.len() as u64);
+                sum.add(&tally(&alone));
+            }
+            assert_eq!(sum, tally(&whole), "exact sums add");
+            assert_eq!(sum.count, found.parts.iter().map(|part| part.alone.packets).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn rows_of_one_question_agree_in_all_but_the_scope() {
+        let domain = domain();
+        let error = question(&domain, "a,44,cardiology\na,61,nephrology\n").expect_err("two situations");
+        assert_eq!(error, SpanningError::OtherSituation { first: 1, row: 2 });
+    }
+}
