@@ -23,7 +23,7 @@ const NAIVE_ROUNDS: usize = 20;
 type Node = Learner<LocalMailbox<MemoryStore>>;
 
 fn domain() -> Domain {
-    let kernel = Kernel::gaussian(9.0).to_toml();
+    let kernel = Kernel::gaussian(5.0).to_toml();
     let text = format!(
         r#"
 format = 1
@@ -39,6 +39,7 @@ scale = 1
 [[outcome]]
 name = "bad"
 kind = "binary"
+direction = "lower"
 [[view]]
 name = "plain"
 level = 90

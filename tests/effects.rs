@@ -11,7 +11,7 @@ use qis::embed::cpu::embed_one;
 use qis::engine::{Backend, Choice, Engine};
 use qis::limits::SLOTS;
 use qis::merge::effect::{Effect, difference};
-use qis::merge::robust::{Pair, Propensity, Surroundings, Weighed};
+use qis::merge::robust::{Nearness, Pair, Propensity, Surroundings, effect};
 use qis::merge::{Batch, Question, live};
 use qis::packet::{AuthorKey, Verified};
 use std::path::Path;
@@ -121,20 +121,24 @@ fn subgroup_effects_are_those_of_the_trial() {
     );
     let (mut compared, mut held, mut held_estimated, mut wide) = (0, 0, 0, 0);
     let mut failed = vec![];
-    for pair in pairs {
-        let scores = [&design, &Propensity::Estimated].map(|p| around.scores(&question, pair, p).unwrap());
-        for (name, belongs) in subgroups(&domain) {
-            let mut weighed = [Weighed::default(), Weighed::default()];
-            let mut members = vec![];
+    let groups: Vec<(String, Vec<&Row>, Nearness)> = subgroups(&domain)
+        .into_iter()
+        .map(|(name, belongs)| {
+            let (mut near, mut members) = (Nearness::default(), vec![]);
             for (row, case) in rows.iter().zip(&cases).filter(|(row, _)| belongs(row)) {
                 members.push(row);
                 let query = embed_one(&view.metric, &case.signal);
-                for (weighed, scores) in weighed.iter_mut().zip(&scores) {
-                    assert!(weighed.add(&question, scores, &query));
-                }
+                assert!(near.add_of_many(&question, &around, &query));
             }
-            let trial = plain(&members, pair);
-            let [known, estimated] = weighed.map(|weighed| weighed.effect(view.level).unwrap());
+            (name, members, near)
+        })
+        .collect();
+    for pair in pairs {
+        let scores = [&design, &Propensity::Estimated].map(|p| around.scores(&question, pair, p).unwrap());
+        for (name, members, near) in &groups {
+            let trial = plain(members, pair);
+            let [known, estimated] =
+                [0, 1].map(|index| effect([(near, &scores[index])], view.level).unwrap());
             let inside = |effect: &Effect| (effect.lower..=effect.upper).contains(&trial.estimate);
             let width = (known.upper - known.lower) / (trial.upper - trial.lower);
             let shown = |e: &Effect| format!("{:+.3} ({:+.3} to {:+.3})", e.estimate, e.lower, e.upper);
@@ -170,7 +174,7 @@ fn subgroup_effects_are_those_of_the_trial() {
 /// biased and the corrected one is not.
 #[test]
 fn unlike_cases_are_corrected() {
-    let kernel = qis::domain::Kernel::gaussian(60.0).to_toml();
+    let kernel = qis::domain::Kernel::gaussian(30.0).to_toml();
     let text = format!(
         r#"
 format = 1
@@ -188,6 +192,7 @@ scale = 1
 name = "y"
 kind = "real"
 range = [0, 1]
+direction = "lower"
 [[view]]
 name = "plain"
 prior = {{ cases = 1 }}
@@ -230,17 +235,17 @@ prior = {{ cases = 1 }}
     let answer = &engine.answer(question, row)[0];
     let of = |action: usize| answer.actions[action].1[0].unwrap().finished;
     let plain = difference(&of(1), &of(0), 90);
-    let mut here = Weighed::default();
-    assert!(here.add(&question, &scores, &query));
-    let robust = here.effect(90).unwrap();
+    let mut here = Nearness::default();
+    assert!(here.add(&question, &around, &query, 1));
+    let robust = effect([(&here, &scores)], 90).unwrap();
     eprintln!("truth -0.1; difference of estimates {:+.3}, corrected {:+.3} ({:+.3} to {:+.3})", plain.estimate, robust.estimate, robust.lower, robust.upper);
     assert!((plain.estimate + 0.1).abs() > 0.05, "the test's own world: {plain:?}");
     assert!((robust.estimate + 0.1).abs() < (plain.estimate + 0.1).abs() / 2.5, "{robust:?}");
     // The same once more is the same bits; nobody within reach is no effect.
-    let mut again = Weighed::default();
-    again.add(&question, &scores, &query);
-    assert_eq!(again.effect(90), Some(robust));
+    let mut again = Nearness::default();
+    again.add(&question, &around, &query, 1);
+    assert_eq!(effect([(&again, &scores)], 90), Some(robust));
     let far = embed_one(&view.metric, &[-127; SLOTS]);
-    assert!(!Weighed::default().add(&question, &scores, &far));
-    assert_eq!(Weighed::default().effect(90), None);
+    assert!(!Nearness::default().add_of_many(&question, &around, &far));
+    assert_eq!(effect([(&Nearness::default(), &scores)], 90), None);
 }

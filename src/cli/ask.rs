@@ -291,23 +291,17 @@ fn prove(
 
 /// The effects over all rows asked, where they were wanted.
 fn over_all(printer: &Printer, chooser: &Chooser, json: bool) {
-    let told = chooser.over_all();
-    let Some((_, rows)) = told.first() else { return };
-    if json {
-        let effects: Vec<_> = told
-            .iter()
-            .map(|(told, rows)| {
-                let mut effect = printer.effect(told);
-                effect["rows"] = json!(rows);
-                effect
-            })
-            .collect();
-        output::json(&json!({ "effects_over_all_rows": effects }));
+    let (told, rows) = chooser.over_all();
+    if told.is_empty() {
         return;
     }
-    output::line(&format!("over {}:", output::count(*rows, "row")));
-    let effects: Vec<_> = told.into_iter().map(|(told, _)| told).collect();
-    printer.print_effects(&effects);
+    if json {
+        let effects: Vec<_> = told.iter().map(|told| printer.effect(told)).collect();
+        output::json(&json!({ "effects_over_all_rows": effects, "rows": rows }));
+        return;
+    }
+    output::line(&format!("over {}:", output::count(rows, "row")));
+    printer.print_effects(&told);
 }
 
 /// Says which published answers were not taken.

@@ -31,7 +31,9 @@ pub struct Belief {
     /// Index into the schema's actions.
     pub action: u16,
     pub mean: f64,
-    /// Standard error of the mean. Errors of several outcomes of the same cases depend on each other,
+    /// Standard error of the mean, and with it what one more case could say: sqrt(s^2 + 1/4 / (n + 2)^2)
+    /// with n effective cases, as 1/4 is the largest variance of a case. Without it an action whose few
+    /// cases all ended alike would be certain for good. Errors of several outcomes of the same cases depend on each other,
     /// so that of their mean is taken as its bound, the mean of theirs.
     pub scale: f64,
     /// Student's degrees of freedom: the smallest of the outcomes'.
@@ -96,7 +98,11 @@ fn belief(schema: &Schema, action: u16, estimates: &Estimates, untried: bool) ->
             Direction::Neutral => continue,
         };
         count += 1.0;
-        scale += if untried { libm::sqrt(finished.case_variance) } else { finished.standard_error };
+        let further = 0.5 / (finished.effective_cases + 2.0);
+        scale += match untried {
+            true => libm::sqrt(finished.case_variance),
+            false => libm::sqrt(finished.standard_error * finished.standard_error + further * further),
+        };
         degrees = if untried { 1.0 } else { f64::min(degrees, finished.degrees) };
     }
     let scale = f64::max(scale / count, SCALE_MIN);

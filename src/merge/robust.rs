@@ -27,6 +27,7 @@ use super::batch::COLUMNS_PER_OUTCOME;
 use super::cpu::{Job, Span, distance, weight};
 use super::effect::Effect;
 use super::tally::{ROW_HEAD, Tallies};
+use crate::domain::Kernel;
 use crate::embed::rows;
 use crate::limits::{CHOICE_ACTIONS_MAX, EFFECT_PACKETS_MAX, SLOTS, WEIGHT_ONE};
 use crate::packet::Id;
@@ -34,6 +35,10 @@ use std::collections::BTreeMap;
 
 /// No case counts more than fifty-fold.
 pub const PROPENSITY_MIN: f64 = 0.02;
+/// Power of the view's kernel by which a packet's own surroundings are weighed.
+const POWER_SCORES: u32 = 4;
+/// The same for a mean over many situations.
+const POWER_MANY: u32 = 16;
 /// Packets whose neighbourhoods are merged at once.
 const ROWS_AT_ONCE: usize = 1_024;
 
@@ -76,10 +81,15 @@ struct Near {
 }
 
 /// Scores of a batch's packets for one pair of actions.
-pub struct Scores {
-    /// Row of the batch, and its score as a fraction of the outcome's range.
-    scores: Vec<(usize, f64)>,
-    gains: Vec<u16>,
+pub struct Scores(Vec<Score>);
+
+struct Score {
+    /// Row of the batch.
+    row: usize,
+    /// As a fraction of the outcome's range.
+    score: f64,
+    packet: Id,
+    author: Id,
 }
 
 impl Surroundings {
@@ -108,6 +118,7 @@ impl Surroundings {
             return None;
         }
         scored.sort_unstable();
+        let kernel = narrowed(&view.kernel, std::env::var("QIS_POWER").ok().and_then(|x| x.parse().ok()).unwrap_or(POWER_SCORES));
         let gains = batch.equal_gains(&view.decay, question.ask_ms).into_owned();
         let mut found = Surroundings { rows: scored, actions, sums: vec![], outcomes: batch.outcomes, gains };
         for part in found.rows.chunks(ROWS_AT_ONCE) {
@@ -116,7 +127,7 @@ impl Surroundings {
                 .iter()
                 .map(|(_, _, span)| Span { queries: 0..part.len(), packets: span.packets.clone() })
                 .collect();
-            let tallies = merge(&batch.job(&view.kernel, &found.gains, queries.view(), &read));
+            let tallies = merge(&batch.job(&kernel, &found.gains, queries.view(), &read));
             let mut sums = vec![Near::default(); part.len() * found.actions.len() * found.outcomes];
             for (index, (action, mask, _)) in spans.iter().enumerate() {
                 for query in 0..part.len() {
@@ -131,7 +142,7 @@ impl Surroundings {
             }
             found.sums.extend(sums);
         }
-        found.leave_out_each_itself(&question);
+        found.leave_out_each_itself(&question, &kernel);
         Some(found)
     }
 
@@ -146,13 +157,13 @@ impl Surroundings {
     }
 
     /// Subtracts each packet's part in its own surroundings.
-    fn leave_out_each_itself(&mut self, question: &Question) {
-        let Question { batch, view, .. } = *question;
+    fn leave_out_each_itself(&mut self, question: &Question, kernel: &Kernel) {
+        let batch = question.batch;
         for group in batch.live_groups() {
             let Some(action) = group.action else { continue };
             for row in group.runs.iter().flat_map(|(_, run)| run.clone()) {
                 let Ok(index) = self.rows.binary_search(&row) else { continue };
-                let w = u64::from(weight(&view.kernel, 0, self.gains[row]));
+                let w = u64::from(weight(kernel, 0, self.gains[row]));
                 let wn = w * u64::from(batch.columns.cases()[row]);
                 for outcome in (0..self.outcomes).filter(|outcome| group.mask >> outcome & 1 == 1) {
                     let y = u64::from(batch.columns.values()[[row, COLUMNS_PER_OUTCOME * outcome]]);
@@ -210,10 +221,20 @@ impl Surroundings {
             if taken == against {
                 score -= (y - m_b) / chance(against, share_b);
             }
-            scores.push((row, score));
+            let author = batch.authors[batch.author[row] as usize];
+            scores.push(Score { row, score, packet: batch.ids[row], author });
         }
-        Some(Scores { scores, gains: self.gains.clone() })
+        Some(Scores(scores))
     }
+}
+
+/// The kernel to a power, in steps of w' = (w k + 2048) >> 12: to the fourth, a Gaussian is half as wide.
+fn narrowed(kernel: &Kernel, power: u32) -> Kernel {
+    let one = |&k: &u16| {
+        let product = |w: u64, _| (w * u64::from(k) + 2_048) >> 12;
+        (1..power).fold(u64::from(k), product) as u16
+    };
+    Kernel { shift: kernel.shift, table: kernel.table.iter().map(one).collect() }
 }
 
 impl Near {
@@ -228,67 +249,89 @@ impl Near {
     }
 }
 
-/// Scores weighed by how near they lie to the situations asked about, each situation alike.
+/// How near the packets of one batch lie to the situations asked about, each situation alike.
 #[derive(Clone, Debug, Default)]
-pub struct Weighed {
-    /// By packet id, so that the sums below have one order: weight, score, author.
-    packets: BTreeMap<Id, (f64, f64, Id)>,
+pub struct Nearness {
+    /// By row of the batch; empty before the first situation.
+    weights: Vec<f64>,
     situations: u64,
 }
 
-impl Weighed {
-    /// Adds an embedded situation; `false` where no scored packet lies within the kernel's reach.
-    pub fn add(&mut self, question: &Question, scores: &Scores, query: &[i8; SLOTS]) -> bool {
-        let Question { batch, view, .. } = *question;
+impl Nearness {
+    /// Adds an embedded situation, with weights by the view's kernel to a power (see [`narrowed`]);
+    /// `false` where no packet with an action lies within its reach.
+    pub fn add(&mut self, question: &Question, around: &Surroundings, query: &[i8; SLOTS], power: u32) -> bool {
+        let kernel = narrowed(&question.view.kernel, power);
+        let batch = question.batch;
         let embeddings = batch.columns.embeddings();
         let embeddings = rows(&embeddings);
-        let mut near: Vec<(usize, f64, u64)> = vec![];
-        for &(row, score) in &scores.scores {
-            let w = weight(&view.kernel, distance(query, &embeddings[row]), scores.gains[row]);
+        let mut near: Vec<(usize, u64)> = vec![];
+        for &row in &around.rows {
+            let w = weight(&kernel, distance(query, &embeddings[row]), around.gains[row]);
             if w > 0 {
-                near.push((row, score, u64::from(w) * u64::from(batch.columns.cases()[row])));
+                near.push((row, u64::from(w) * u64::from(batch.columns.cases()[row])));
             }
         }
-        let total: u64 = near.iter().map(|&(_, _, w)| w).sum();
+        let total: u64 = near.iter().map(|&(_, w)| w).sum();
         if total == 0 {
             return false;
         }
-        for (row, score, w) in near {
-            let author = batch.authors[batch.author[row] as usize];
-            let entry = self.packets.entry(batch.ids[row]).or_insert((0.0, score, author));
-            entry.0 += w as f64 / total as f64;
+        self.weights.resize(batch.len().max(self.weights.len()), 0.0);
+        for (row, w) in near {
+            self.weights[row] += w as f64 / total as f64;
         }
         self.situations += 1;
         true
+    }
+
+    /// [`Nearness::add`] as a mean over many situations wants it: by [`POWER_MANY`], or by the next lower
+    /// power that reaches a packet.
+    pub fn add_of_many(&mut self, question: &Question, around: &Surroundings, query: &[i8; SLOTS]) -> bool {
+        let mut power = std::env::var("QIS_MANY").ok().and_then(|x| x.parse().ok()).unwrap_or(POWER_MANY);
+        while power > 1 && !self.add(question, around, query, power) {
+            power /= 2;
+        }
+        power > 1 || self.add(question, around, query, 1)
     }
 
     /// Situations added.
     pub fn situations(&self) -> u64 {
         self.situations
     }
+}
 
-    /// The effect over all situations added, as a fraction of the outcome's range; `None` without any.
-    pub fn effect(&self, level_percent: u8) -> Option<Effect> {
-        let weight: f64 = self.packets.values().map(|(w, _, _)| w).sum();
-        if weight <= 0.0 {
-            return None;
-        }
-        let effect = self.packets.values().map(|(w, score, _)| w * score).sum::<f64>() / weight;
-        let mut independent = 0.0;
-        // Per author: share of the weight, sum of weighed residuals.
-        let mut authors: BTreeMap<&Id, (f64, f64)> = BTreeMap::new();
-        for (w, score, author) in self.packets.values() {
-            let residual = w / weight * (score - effect);
-            independent += residual * residual;
-            let of = authors.entry(author).or_default();
-            of.0 += w / weight;
-            of.1 += residual;
-        }
-        let g = authors.len() as f64;
-        let clustered: f64 = authors.values().map(|(_, residual)| residual * residual).sum();
-        let clustered = if authors.len() > 1 { clustered * g / (g - 1.0) } else { 0.0 };
-        let concentration: f64 = authors.values().map(|(share, _)| share * share).sum();
-        let degrees = (1.0 / concentration - 1.0).max(1.0);
-        Some(Effect::new(effect, libm::sqrt(f64::max(independent, clustered)), degrees, level_percent))
+/// The effect over all situations added to some batches' [`Nearness`], each with the scores of its
+/// batch, as a fraction of the outcome's range; `None` where nothing is near.
+pub fn effect<'a>(
+    parts: impl IntoIterator<Item = (&'a Nearness, &'a Scores)>,
+    level_percent: u8,
+) -> Option<Effect> {
+    let mut near: Vec<(f64, &Score)> = vec![];
+    for (nearness, scores) in parts {
+        let of = |score: &'a Score| (nearness.weights.get(score.row).copied().unwrap_or(0.0), score);
+        near.extend(scores.0.iter().map(of).filter(|(w, _)| *w > 0.0));
     }
+    let weight: f64 = near.iter().map(|(w, _)| w).sum();
+    if weight <= 0.0 {
+        return None;
+    }
+    let effect = near.iter().map(|(w, score)| w * score.score).sum::<f64>() / weight;
+    // A packet that several mailboxes brought counts as one.
+    let mut packets: BTreeMap<&Id, f64> = BTreeMap::new();
+    // Per author: share of the weight, sum of weighed residuals.
+    let mut authors: BTreeMap<&Id, (f64, f64)> = BTreeMap::new();
+    for (w, score) in &near {
+        let residual = w / weight * (score.score - effect);
+        *packets.entry(&score.packet).or_default() += residual;
+        let of = authors.entry(&score.author).or_default();
+        of.0 += w / weight;
+        of.1 += residual;
+    }
+    let g = authors.len() as f64;
+    let independent: f64 = packets.values().map(|residual| residual * residual).sum();
+    let clustered: f64 = authors.values().map(|(_, residual)| residual * residual).sum();
+    let clustered = if authors.len() > 1 { clustered * g / (g - 1.0) } else { 0.0 };
+    let concentration: f64 = authors.values().map(|(share, _)| share * share).sum();
+    let degrees = (1.0 / concentration - 1.0).max(1.0);
+    Some(Effect::new(effect, libm::sqrt(f64::max(independent, clustered)), degrees, level_percent))
 }

@@ -161,7 +161,8 @@ impl<'a> ProofWriter<'a> {
     ///
     /// # Errors
     /// More bytes than a header holds.
-    pub fn bytes(self) -> Result<Vec<u8>, ProofError> {
+    pub fn bytes(mut self) -> Result<Vec<u8>, ProofError> {
+        self.claims.sort_by_key(|claim| claim.asked.row);
         let header = Header {
             format: FORMAT.into(),
             finish: self.view.finish,
@@ -322,7 +323,14 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().suffix(".part").tempfile_in(folder)?;
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are readable by their owner only; a proof is made to be given away.
+    #[cfg(unix)]
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    #[cfg(unix)]
+    builder.permissions(mode);
+    let mut file = builder.suffix(".part").tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;

@@ -8,10 +8,10 @@ use crate::embed::cpu::embed_one;
 use crate::engine::Engine;
 use crate::merge::choice::{Overlap, beliefs, beliefs_with_untried, chances, explore, overlap};
 use crate::merge::effect::{Effect, difference};
-use crate::merge::robust::{Pair, Propensity, Scores, Surroundings, Weighed};
+use crate::merge::robust::{Nearness, Pair, Propensity, Scores, Surroundings, effect};
 use crate::merge::{Answer, Batch, Question, answer::Estimates};
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The flags.
 #[derive(clap::Args)]
@@ -57,8 +57,15 @@ pub struct Choosing {
     pub explored: Option<Explored>,
 }
 
-/// Scores by pair of one set of mailboxes.
-type ByPair = BTreeMap<Pair, Scores>;
+/// What the packets of some mailboxes say of effects, and how near they lie to all rows so far.
+struct Scored {
+    around: Surroundings,
+    scores: BTreeMap<Pair, Scores>,
+    near_all: Nearness,
+}
+
+/// The mailboxes read, and what tells the batch of their packets from another.
+type Reading = (Vec<Address>, u64, usize);
 
 /// Goes through the rows of a question table.
 pub struct Chooser<'a> {
@@ -68,9 +75,8 @@ pub struct Chooser<'a> {
     seed: Option<u64>,
     against: Option<u16>,
     propensity: Propensity,
-    /// By the mailboxes read and the ask time: the batches of these stay as they are meanwhile.
-    scores: BTreeMap<(Vec<Address>, u64), ByPair>,
-    over_all: BTreeMap<Pair, Weighed>,
+    /// `None` where there are too many packets to be corrected.
+    scored: BTreeMap<Reading, Option<Scored>>,
 }
 
 impl<'a> Chooser<'a> {
@@ -102,8 +108,7 @@ impl<'a> Chooser<'a> {
             false => Propensity::Estimated,
         };
         let against = choice.against.as_ref().map(find).transpose()?;
-        let (scores, over_all) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Chooser { domain, view, engine, seed, against, propensity, scores, over_all })
+        Ok(Chooser { domain, view, engine, seed, against, propensity, scored: BTreeMap::new() })
     }
 
     /// What is said of one row's actions; `batch` is what its answer was made from, at `addresses`.
@@ -167,32 +172,41 @@ impl<'a> Chooser<'a> {
 
     /// Adds the effects corrected for unlike cases, and gathers them over all rows.
     fn correct(&mut self, effects: &mut [Told], question: Question, case: &Case, addresses: &[Address]) {
-        let engine = self.engine;
-        let propensity = &self.propensity;
-        let pairs: Vec<Pair> = effects.iter().map(|told| told.pair).collect();
-        let scores = self.scores.entry((addresses.to_vec(), question.ask_ms)).or_insert_with(|| {
-            let around = Surroundings::new(question, |job| engine.merge(job));
-            let of = |around: &Surroundings, pair: Pair| {
-                Some((pair, around.scores(&question, pair, propensity)?))
-            };
-            around.iter().flat_map(|around| pairs.iter().filter_map(|&pair| of(around, pair))).collect()
+        let (engine, propensity) = (self.engine, &self.propensity);
+        let pairs = || effects.iter().map(|told| told.pair);
+        let columns = &question.batch.columns;
+        let reading = (addresses.to_vec(), columns.id(), columns.len());
+        let scored = self.scored.entry(reading).or_insert_with(|| {
+            let around = Surroundings::new(question, |job| engine.merge(job))?;
+            Some(Scored { around, scores: BTreeMap::new(), near_all: Nearness::default() })
         });
+        let Some(Scored { around, scores, near_all }) = scored else { return };
+        for pair in pairs() {
+            if !scores.contains_key(&pair)
+                && let Some(found) = around.scores(&question, pair, propensity)
+            {
+                scores.insert(pair, found);
+            }
+        }
         let query = embed_one(&self.view.metric, &case.signal);
+        let mut near = Nearness::default();
+        near.add(&question, around, &query, 1);
+        near_all.add_of_many(&question, around, &query);
         for told in effects {
-            let Some(scores) = scores.get(&told.pair) else { continue };
-            let mut here = Weighed::default();
-            here.add(&question, scores, &query);
-            told.robust = here.effect(self.view.level);
-            self.over_all.entry(told.pair).or_default().add(&question, scores, &query);
+            let found = scores.get(&told.pair);
+            told.robust = found.and_then(|scores| effect([(&near, scores)], self.view.level));
         }
     }
 
-    /// The effects over all rows so far, with the number of rows behind each.
-    pub fn over_all(&self) -> Vec<(Told, u64)> {
-        let one = |(&pair, weighed): (&Pair, &Weighed)| {
-            let robust = weighed.effect(self.view.level);
-            (Told { pair, difference: None, robust }, weighed.situations())
+    /// The effects over all rows so far, and the number of rows behind them.
+    pub fn over_all(&self) -> (Vec<Told>, u64) {
+        let scored = || self.scored.values().flatten();
+        let pairs: BTreeSet<Pair> = scored().flat_map(|scored| scored.scores.keys().copied()).collect();
+        let one = |pair: Pair| {
+            let parts = scored().filter_map(|of| Some((&of.near_all, of.scores.get(&pair)?)));
+            Told { pair, difference: None, robust: effect(parts, self.view.level) }
         };
-        self.over_all.iter().map(one).collect()
+        let rows = scored().map(|scored| scored.near_all.situations()).sum();
+        (pairs.into_iter().map(one).collect(), rows)
     }
 }
