@@ -117,7 +117,13 @@ fn subgroup_effects_are_those_of_the_trial() {
 
     eprintln!(
         "{:<40} {:<28} {:>5} {:>26} {:>26} {:>26} {:>6}",
-        "subgroup", "against zidovudine", "rows", "trial's plain means", "packets, design known", "chances estimated", "width"
+        "subgroup",
+        "against zidovudine",
+        "rows",
+        "trial's plain means",
+        "packets, design known",
+        "chances estimated",
+        "width"
     );
     let (mut compared, mut held, mut held_estimated, mut wide) = (0, 0, 0, 0);
     let mut failed = vec![];
@@ -238,7 +244,10 @@ prior = {{ cases = 1 }}
     let mut here = Nearness::default();
     assert!(here.add(&question, &around, &query, 1));
     let robust = effect([(&here, &scores)], 90).unwrap();
-    eprintln!("truth -0.1; difference of estimates {:+.3}, corrected {:+.3} ({:+.3} to {:+.3})", plain.estimate, robust.estimate, robust.lower, robust.upper);
+    eprintln!(
+        "truth -0.1; difference of estimates {:+.3}, corrected {:+.3} ({:+.3} to {:+.3})",
+        plain.estimate, robust.estimate, robust.lower, robust.upper
+    );
     assert!((plain.estimate + 0.1).abs() > 0.05, "the test's own world: {plain:?}");
     assert!((robust.estimate + 0.1).abs() < (plain.estimate + 0.1).abs() / 2.5, "{robust:?}");
     // The same once more is the same bits; nobody within reach is no effect.

@@ -88,7 +88,15 @@ fn clinic() -> tempfile::TempDir {
 }
 
 const ASK: [&str; 10] = [
-    "ask", "--domain", "clinic.toml", "--packets", "0.qpk", "--packets", "1.qpk", "--packets", "2.qpk",
+    "ask",
+    "--domain",
+    "clinic.toml",
+    "--packets",
+    "0.qpk",
+    "--packets",
+    "1.qpk",
+    "--packets",
+    "2.qpk",
     "--input",
 ];
 
@@ -117,11 +125,7 @@ fn a_proof_is_verified_and_a_forged_one_is_not() {
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap();
     let header = text(&bytes[..end]);
     let packets = answers[1]["packets"].to_string();
-    let forged = header.replacen(
-        &format!("[\"packets\",\"{packets}\"]"),
-        "[\"packets\",\"4000\"]",
-        1,
-    );
+    let forged = header.replacen(&format!("[\"packets\",\"{packets}\"]"), "[\"packets\",\"4000\"]", 1);
     assert_ne!(forged, header);
     let mut forged = [forged.as_bytes(), &bytes[end..bytes.len() - 32]].concat();
     let digest = blake3::derive_key("qis 1 proof", &forged);
@@ -165,7 +169,7 @@ fn a_question_across_scopes_shows_its_parts() {
     let shown = text(&qis(at, &ask(&["both.csv", "--scopes"])).stdout);
     assert!(shown.contains("scope alone") && shown.contains("speciality nephrology"), "{shown}");
 
-    std::fs::write(at.join("bad.csv"), "id,age,speciality\na,44,cardiology\na,45,nephrology\n").unwrap();
+    std::fs::write(at.join("bad.csv"), "id,age,speciality\na,44,cardiology\na,64,nephrology\n").unwrap();
     refused(at, &ask(&["bad.csv", "--scopes"]), 3, &["row 2", "row 1", "exact features"]);
     std::fs::write(at.join("plain.toml"), DOMAIN.replace("record = \"id\"", "")).unwrap();
     let mut arguments = ask(&["both.csv", "--scopes"]);
@@ -198,11 +202,13 @@ fn exploration_follows_the_seed_and_effects_have_intervals() {
         let error = (expected * (1.0 - chance(name))).sqrt();
         assert!((taken(name) as f64 - expected).abs() < 4.0 * error + 2.0, "{name}: {}", taken(name));
     }
-    assert!((sum - 1.0).abs() < 1e-6 || taken("send") == 0, "{sum}");
+    // An action that is never taken says no chance.
+    assert!((0.99..1.0 + 1e-9).contains(&sum), "{sum}");
     assert!(taken("send") > 0, "what nobody tried is tried");
 
     let line = &explored[0];
-    let best: f64 = line["actions"].as_array().unwrap().iter().map(|a| a["chance_best"].as_f64().unwrap()).sum();
+    let best: f64 =
+        line["actions"].as_array().unwrap().iter().map(|a| a["chance_best"].as_f64().unwrap()).sum();
     assert!((best - 1.0).abs() < 1e-9);
     let effect = &line["effects"][0];
     assert_eq!(effect["action"], line["action"]);
@@ -233,7 +239,8 @@ fn syntheses_are_judged_wherever_they_lie() {
     let folder = clinic();
     let at = folder.path();
     let import = |input: &str| {
-        let arguments = ["resynth", "import", "--domain", "clinic.toml", "--input", input, "--output", "store"];
+        let arguments =
+            ["resynth", "import", "--domain", "clinic.toml", "--input", input, "--output", "store"];
         lines(at, &[&arguments[..], &["--json"]].concat(), 0);
     };
     ["0.qpk", "1.qpk", "2.qpk"].into_iter().for_each(import);

@@ -240,10 +240,9 @@ fn scope_name(schema: &Schema, row: &Row) -> String {
     let one = |&index: &u16| {
         let feature = &schema.features[usize::from(index)];
         let value = match (&feature.kind, &row.values[usize::from(index)]) {
-            (
-                FeatureKind::Categorical { levels } | FeatureKind::Ordinal { levels },
-                Value::Level(level),
-            ) => levels[*level].clone(),
+            (FeatureKind::Categorical { levels } | FeatureKind::Ordinal { levels }, Value::Level(level)) => {
+                levels[*level].clone()
+            }
             (_, Value::Bool(value)) => value.to_string(),
             (_, Value::Text(text)) => text.clone(),
             (_, Value::Number(number)) => number.to_string(),

@@ -58,7 +58,9 @@ fn mailbox_address(text: &str) -> Result<Address, String> {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     if arguments.path.is_some() && arguments.origin.is_named() {
-        return Err(Failure::usage("--peer, --mailbox, --store and --packets go with --address, not with a path"));
+        return Err(Failure::usage(
+            "--peer, --mailbox, --store and --packets go with --address, not with a path",
+        ));
     }
     if arguments.verify_synthesis {
         return verify_syntheses(&arguments);

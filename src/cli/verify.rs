@@ -71,9 +71,10 @@ fn print(checked: &Checked) {
         checked.view,
         output::count(checked.answers.len() as u64, "answer"),
     ));
-    let rows = checked.answers.iter().map(|(row, lineage, outcome)| {
-        [row.to_string(), hex(&lineage[..16]), outcome.name().to_string()]
-    });
+    let rows = checked
+        .answers
+        .iter()
+        .map(|(row, lineage, outcome)| [row.to_string(), hex(&lineage[..16]), outcome.name().to_string()]);
     output::table(["row", "lineage root", "recomputed"], rows);
 }
 

@@ -166,7 +166,8 @@ fn answers(
             return Some(format!("{} packets are more than one exact sum holds", live.len()));
         }
         let (dead, lineage) = (rows.len() - live.len(), lineage_root(live.iter().map(|live| live.id)));
-        let signals: Vec<[i8; SLOTS]> = claims.iter().map(|&index| proof.claims[index].asked.signal).collect();
+        let signals: Vec<[i8; SLOTS]> =
+            claims.iter().map(|&index| proof.claims[index].asked.signal).collect();
         let found = recompute::answers(engine, &domain.schema, view, live, &signals, *ask_ms);
         for (&index, answer) in claims.iter().zip(&found) {
             let claim = &proof.claims[index];
@@ -190,5 +191,8 @@ fn answers(
         checked.answers.push((claim.asked.row, claim.lineage, outcome));
     }
     let stray = used.iter().position(|used| !used)?;
-    Some(format!("packet {stray} ({}) lies in no mailbox that a question reads", hex(&packets[stray].id()[..8])))
+    Some(format!(
+        "packet {stray} ({}) lies in no mailbox that a question reads",
+        hex(&packets[stray].id()[..8])
+    ))
 }

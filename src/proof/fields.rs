@@ -54,10 +54,7 @@ fn add(fields: &mut Vec<(String, String)>, schema: &Schema, of: &str, estimates:
 }
 
 /// The first field in which two answers differ, as (field, one value, other value).
-pub fn difference(
-    one: &[(String, String)],
-    other: &[(String, String)],
-) -> Option<(String, String, String)> {
+pub fn difference(one: &[(String, String)], other: &[(String, String)]) -> Option<(String, String, String)> {
     for index in 0..one.len().max(other.len()) {
         match (one.get(index), other.get(index)) {
             (Some(a), Some(b)) if a == b => {}

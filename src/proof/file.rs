@@ -276,7 +276,8 @@ impl Proof {
         if !bytes.starts_with(BEGINNING) {
             return Err(ProofError::NotAProof);
         }
-        let (content, digest) = bytes.split_at_checked(bytes.len() - DIGEST_BYTES.min(bytes.len())).unwrap_or((&[], bytes));
+        let (content, digest) =
+            bytes.split_at_checked(bytes.len() - DIGEST_BYTES.min(bytes.len())).unwrap_or((&[], bytes));
         if blake3::derive_key("qis 1 proof", content) != digest {
             return Err(ProofError::Damaged);
         }

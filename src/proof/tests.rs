@@ -214,7 +214,13 @@ fn a_forged_answer_is_named_by_its_first_field() {
     assert!(why.contains("row 2") && why.contains(&field), "{why}");
     assert!(why.contains(&value) && why.contains(&other), "{why}");
 
-    let forged = with_header(&bytes, |header| header.replacen("\"thin\"", "\"answer\"", 1).replacen("\"verdict\",\"answer\"", "\"verdict\",\"conflict\"", 1));
+    let forged = with_header(&bytes, |header| {
+        header.replacen("\"thin\"", "\"answer\"", 1).replacen(
+            "\"verdict\",\"answer\"",
+            "\"verdict\",\"conflict\"",
+            1,
+        )
+    });
     let Outcome::Forged(why) = outcome(&forged) else { panic!("{:?}", outcome(&forged)) };
     assert!(why.contains("verdict"), "{why}");
 }
@@ -279,7 +285,8 @@ fn packets_that_do_not_belong_are_forgery() {
     let outcome = outcome(&writer.bytes().expect("a proof"));
     assert!(matches!(&outcome, Outcome::Forged(why) if why.contains("no mailbox")), "{outcome:?}");
     // Another domain's text under the ids of this one.
-    let other = with_header(&bytes, |header| header.replace("prior = { cases = 4 }", "prior = { cases = 5 }"));
+    let other =
+        with_header(&bytes, |header| header.replace("prior = { cases = 4 }", "prior = { cases = 5 }"));
     assert!(matches!(self::outcome(&other), Outcome::Forged(why) if why.contains("view")));
 }
 

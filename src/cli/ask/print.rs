@@ -192,12 +192,16 @@ impl Printer<'_> {
     fn print_parts(&self, parts: &[(String, Part)]) {
         let rows = parts.iter().flat_map(|(name, part)| {
             self.lines(name, &part.alone.outcomes).into_iter().map(|[scope, outcome, estimate, interval]| {
-                let cases = format!("{:.1} from {} of {}", part.alone.effective_cases, part.alone.packets, part.live);
+                let cases =
+                    format!("{:.1} from {} of {}", part.alone.effective_cases, part.alone.packets, part.live);
                 [scope, cases, outcome, estimate, interval]
             })
         });
         if !parts.is_empty() {
-            output::table(["scope alone", "effective cases, packets", "outcome", "estimate", "interval"], rows);
+            output::table(
+                ["scope alone", "effective cases, packets", "outcome", "estimate", "interval"],
+                rows,
+            );
         }
     }
 

@@ -57,7 +57,10 @@ impl Judging<'_> {
         };
         let report = verify(&pass, folder.path(), |_| ())?;
         if report.rejected > 0 {
-            output::note(&format!("{} rejected; `qis inspect --verify` names them", output::count(report.rejected, "packet")));
+            output::note(&format!(
+                "{} rejected; `qis inspect --verify` names them",
+                output::count(report.rejected, "packet")
+            ));
         }
         self.show(&report.findings)
     }
@@ -108,14 +111,23 @@ impl Judging<'_> {
         let shown = shown.chain(findings.iter().filter(|(_, f)| *f != Finding::Forged).take(self.limit));
         if self.json {
             for (id, finding) in shown {
-                output::json(&json!({"synthesis": hex(id), "finding": finding.name(), "why": finding.to_string()}));
+                output::json(
+                    &json!({"synthesis": hex(id), "finding": finding.name(), "why": finding.to_string()}),
+                );
             }
         } else {
-            output::table(["synthesis", "finding"], shown.map(|(id, finding)| [hex(&id[..16]), finding.to_string()]));
+            output::table(
+                ["synthesis", "finding"],
+                shown.map(|(id, finding)| [hex(&id[..16]), finding.to_string()]),
+            );
             let count = |name: &str| findings.iter().filter(|(_, finding)| finding.name() == name).count();
             output::line(&format!(
                 "{}: {} equal, {} forged, {} not verifiable",
-                if findings.len() == 1 { "1 synthesis".into() } else { format!("{} syntheses", findings.len()) },
+                if findings.len() == 1 {
+                    "1 synthesis".into()
+                } else {
+                    format!("{} syntheses", findings.len())
+                },
                 count("equal"),
                 forged.len(),
                 count("not verifiable"),
