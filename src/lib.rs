@@ -38,6 +38,7 @@
 //! | [`store`] | packets on disk, and its twin in memory |
 //! | [`ingest`] | packet files -> columns, embeddings and fingerprints, in parallel blocks |
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
+//! | [`proof`] | answers that anybody can recompute; whether a synthesis is what its evidence gives |
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |
 //! | [`net`] | does: libp2p over QUIC, wire frames |
 //! | [`serve`] | status, metrics and health of a node over HTTP |
@@ -91,6 +92,7 @@ pub mod merge;
 pub mod net;
 pub mod node;
 pub mod packet;
+pub mod proof;
 pub mod run;
 pub mod serve;
 pub mod sim;

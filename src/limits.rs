@@ -104,6 +104,18 @@ pub const CONNECTIONS_INCOMING_MAX: u32 = 1_536;
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 3;
 /// Packets that wait in memory for replicas that do not answer; beyond it hand-offs are given up.
 pub const HANDOFF_PACKETS_MAX: usize = 1 << 16;
+/// Scopes that one question may name.
+pub const SCOPES_PER_QUESTION_MAX: usize = 16;
+/// Answers in one proof file.
+pub const PROOF_ANSWERS_MAX: usize = 4_096;
+/// Packets in one proof file: 128 MiB.
+pub const PROOF_PACKETS_MAX: usize = 1 << 18;
+/// Bytes of a proof file's first line: the domain file, and the answers field by field.
+pub const PROOF_HEADER_BYTES_MAX: usize = 64 << 20;
+/// Actions whose chances of being the best are computed; of more, those with the best estimates.
+pub const CHOICE_ACTIONS_MAX: usize = 64;
+/// Packets over which the effect of an action is corrected: each is compared with each.
+pub const EFFECT_PACKETS_MAX: usize = 1 << 14;
 /// Checked signatures that a node remembers, twice: the current and the previous generation.
 pub const REMEMBERED_SIGNATURES_MAX: usize = 1 << 16;
 
@@ -115,6 +127,8 @@ const _: () = assert!(SLOTS * 254 * 254 < 1 << 23);
 const _: () = assert!(PACKET_SIGNED_BYTES + 64 == PACKET_BYTES);
 const _: () = assert!(ACKNOWLEDGING_DISKS <= REPLICAS);
 const _: () = assert!(CONNECTIONS_INCOMING_MAX < CONNECTIONS_MAX && REQUESTS_PER_PEER_MAX < REQUESTS_MAX);
+// The text of any domain file fits twice, should every character be escaped.
+const _: () = assert!(2 * DOMAIN_FILE_BYTES_MAX < PROOF_HEADER_BYTES_MAX as u64);
 // Every listed author has a bucket of its own.
 const _: () = assert!(AUTHORS_LISTED_MAX <= QUOTA_BUCKETS_MAX);
 

@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["address"],
     &["merge"],
     &["distill", "engine", "store"],
-    &["ingest", "mailbox", "tune"],
+    &["ingest", "mailbox", "proof", "tune"],
     &["node"],
     &["net"],
     &["serve"],

@@ -1,17 +1,31 @@
-//! `qis inspect`: what is in a packet file or a store.
+//! `qis inspect`: what is in a packet file, a store or a mailbox.
 
-use super::{Failure, data, output};
+mod syntheses;
+
+use super::places::Origin;
+use super::{Compute, Failure, data, output};
+use crate::address::Address;
 use crate::domain::Domain;
 use crate::limits::PACKET_BYTES;
-use crate::packet::{FILE_HEADER_BYTES, FileError, Kind, Packet, PacketFile, hex};
+use crate::packet::{FILE_HEADER_BYTES, FileError, Kind, Packet, PacketFile, hex, unhex};
 use crate::store::{DiskStore, PacketStore};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qis inspect heart.qpk --domain heart.toml --verify
+  qis inspect /var/lib/qis --domain heart.toml --verify-synthesis
+  qis inspect --address 5f2c.. --peer 192.0.2.7:4001 --domain heart.toml --verify-synthesis")]
 pub struct Arguments {
     /// Packet file, or folder of a store that no node uses now
-    path: PathBuf,
+    #[arg(required_unless_present = "address")]
+    path: Option<PathBuf>,
+    /// Mailbox, by the 64 hexadecimal digits of its address; with --verify-synthesis
+    #[arg(long, value_name = "ADDRESS", value_parser = mailbox_address, requires = "verify_synthesis", conflicts_with = "path")]
+    address: Option<Address>,
+    #[command(flatten)]
+    origin: Origin,
     /// Domain file, to show actions and outcomes by name and in their units
     #[arg(long, value_name = "FILE")]
     domain: Option<PathBuf>,
@@ -24,21 +38,65 @@ pub struct Arguments {
     /// Check the signatures of all packets, not only of those shown
     #[arg(long)]
     verify: bool,
-    /// One JSON object per packet or mailbox
+    /// Recompute every synthesis from the evidence beside it: equal, forged or not verifiable
+    #[arg(long, requires = "domain")]
+    verify_synthesis: bool,
+    /// View under which syntheses are recomputed [default: the domain's first]
+    #[arg(long, value_name = "NAME", requires = "verify_synthesis")]
+    view: Option<String>,
+    #[command(flatten)]
+    compute: Compute,
+    /// One JSON object per packet, synthesis or mailbox
     #[arg(long)]
     json: bool,
 }
 
+fn mailbox_address(text: &str) -> Result<Address, String> {
+    let bytes = unhex(text).and_then(|bytes| Address::try_from(bytes).ok());
+    bytes.ok_or_else(|| "64 hexadecimal digits expected".into())
+}
+
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.path.is_dir() {
-        return store(&arguments);
+    if arguments.path.is_some() && arguments.origin.is_named() {
+        return Err(Failure::usage(
+            "--peer, --mailbox, --store and --packets go with --address, not with a path",
+        ));
     }
+    if arguments.verify_synthesis {
+        return verify_syntheses(&arguments);
+    }
+    // Without an address there is a path.
+    let Some(path) = &arguments.path else { return Ok(()) };
+    if path.is_dir() {
+        return store(path, &arguments);
+    }
+    packets(path, &arguments)
+}
+
+fn verify_syntheses(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(domain) = arguments.domain.as_deref().map(data::load).transpose()? else { return Ok(()) };
+    let judging = syntheses::Judging {
+        domain: &domain,
+        view: arguments.view.as_deref(),
+        compute: &arguments.compute,
+        limit: arguments.limit,
+        json: arguments.json,
+    };
+    match (&arguments.address, &arguments.path) {
+        (Some(address), _) => judging.mailbox(address, &arguments.origin),
+        (None, Some(path)) => judging.path(path),
+        (None, None) => Ok(()),
+    }
+}
+
+/// The packets of a file.
+fn packets(path: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let domain = arguments.domain.as_deref().map(data::load).transpose()?;
-    let file = PacketFile::open(&arguments.path)?;
+    let file = PacketFile::open(path)?;
     if !arguments.json {
         output::line(&format!("{} packets of schema {}", file.count, hex(&file.schema)));
     }
-    let (path, count) = (arguments.path.display().to_string(), file.count);
+    let (shown_path, count) = (path.display().to_string(), file.count);
     let (mut good, mut damaged, mut shown) = (0u64, 0u64, 0);
     // A damaged packet is named; the others can still be looked at.
     let mut problems = vec![];
@@ -52,7 +110,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         if !show && !arguments.verify {
             continue;
         }
-        let packet = match packet.and_then(|packet| verified(&arguments.path, index, &packet)) {
+        let packet = match packet.and_then(|packet| verified(path, index, &packet)) {
             Ok(packet) => packet,
             Err(error) => {
                 damaged += 1;
@@ -87,7 +145,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     problems.iter().for_each(|error| output::note(&error.to_string()));
     match damaged {
         0 => Ok(()),
-        damaged => Err(Failure::rejected(Damaged { path, damaged, count })),
+        damaged => Err(Failure::rejected(Damaged { path: shown_path, damaged, count })),
     }
 }
 
@@ -189,8 +247,7 @@ fn object(index: u64, packet: &Packet, domain: Option<&Domain>) -> Json {
 }
 
 /// The mailboxes of a store.
-fn store(arguments: &Arguments) -> Result<(), Failure> {
-    let folder: &Path = &arguments.path;
+fn store(folder: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let (store, report) = DiskStore::open(folder)?;
     if let Some(loss) = report.loss {
         output::note(&loss.to_string());

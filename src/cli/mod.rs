@@ -30,6 +30,7 @@ mod resynth;
 mod sim;
 mod status;
 mod swarm;
+mod verify;
 
 pub use failure::Failure;
 
@@ -76,6 +77,8 @@ enum Command {
     Swarm(swarm::Arguments),
     /// Show how a running node is doing
     Status(status::Arguments),
+    /// Recompute the answers of a proof, on any machine and without a network
+    Verify(verify::Arguments),
 }
 
 /// `--backend`, `--adapter` and `--threads`, the same for every command that computes.
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Sim(arguments) => sim::run(arguments),
         Command::Swarm(arguments) => swarm::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
     };
     match result {
         Ok(()) if output::failed() => ExitCode::FAILURE,

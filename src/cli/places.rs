@@ -89,6 +89,13 @@ pub enum From {
 }
 
 impl Origin {
+    /// Whether any of its flags was given.
+    pub fn is_named(&self) -> bool {
+        let Source { peer, mailbox, store, packets } = &self.source;
+        let joins = self.joining.refuse().is_err();
+        joins || !peer.is_empty() || mailbox.is_some() || store.is_some() || !packets.is_empty()
+    }
+
     /// # Errors
     /// Nobody answers; a folder, bucket or store that cannot be opened; a packet file that is damaged.
     pub async fn open(&self, domain: &Domain) -> Result<From, Failure> {

@@ -2,17 +2,8 @@
 
 use crate::address::Address;
 use crate::limits::PACKET_SIGNED_BYTES;
-use crate::packet::{Id, Packet};
-
-/// Bytes of a packet that say what was concluded, without who says it and under which number:
-/// 0..448 with sequence and author zeroed.
-pub fn content(packet: &Packet) -> [u8; PACKET_SIGNED_BYTES] {
-    let mut content = [0; PACKET_SIGNED_BYTES];
-    content.copy_from_slice(&packet.as_bytes()[..PACKET_SIGNED_BYTES]);
-    content[28..32].fill(0);
-    content[64..96].fill(0);
-    content
-}
+use crate::packet::Id;
+pub use crate::proof::content;
 
 /// BLAKE3 over the ascending pairs of (address, [`content`]) of a result.
 pub struct Digest {

@@ -122,6 +122,8 @@ pub struct Finished {
     pub authors: u64,
     /// Whether the authors contradict each other.
     pub conflict: bool,
+    /// Student's degrees of freedom of the interval, at least 1.
+    pub degrees: f64,
     /// Where a single case lies, where the view is calibrated for that and the outcome is not binary.
     pub single: Option<(f64, f64)>,
 }
@@ -193,6 +195,7 @@ pub fn finish(by_author: &[Moments], prior: PlainMean, level_percent: u8) -> Fin
         authors,
         conflict,
         single: None,
+        degrees,
     }
 }
 

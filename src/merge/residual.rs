@@ -179,5 +179,6 @@ pub fn finish(
         authors,
         conflict: is_conflict(authors, between, case_variance * chance),
         single,
+        degrees,
     }
 }

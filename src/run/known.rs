@@ -70,6 +70,14 @@ impl Known {
         known.map(|read| read.packets.len() as u64).sum()
     }
 
+    /// Everything read at some addresses, each packet once.
+    pub fn all(&self, addresses: &[Address]) -> Vec<Verified> {
+        let mut seen = HashSet::new();
+        let reads = addresses.iter().filter_map(|address| self.mailboxes.get(address));
+        let packets = reads.flat_map(|read| &read.packets);
+        packets.filter(|(id, _)| seen.insert(*id)).map(|(_, packet)| *packet).collect()
+    }
+
     /// Everything at some addresses as a batch for questions at `ask_ms`: [`Warm::at`] has been
     /// called for that time. `embed` is as in [`crate::merge::Batch::new`].
     pub fn warm(

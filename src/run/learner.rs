@@ -84,6 +84,8 @@ pub struct Learner<M> {
     distiller: Distiller,
     known: Known,
     moved: Moved,
+    /// Whose own level counts in answers; nobody's in public ones.
+    asker: Option<Id>,
 }
 
 impl<M: Mailbox> Learner<M> {
@@ -99,7 +101,7 @@ impl<M: Mailbox> Learner<M> {
         let addresser = Addresser::new(&view);
         let distiller = Distiller::new(key, schema.clone(), sequence);
         let (known, moved) = (Known::default(), Moved::default());
-        Learner { mailbox, schema, view, engine, addresser, distiller, known, moved }
+        Learner { mailbox, schema, view, engine, addresser, distiller, known, moved, asker: None }
     }
 
     pub fn mailbox(&self) -> &M {
@@ -110,6 +112,11 @@ impl<M: Mailbox> Learner<M> {
     }
     pub fn author(&self) -> &Id {
         self.distiller.author()
+    }
+    /// From now on answers are this author's own: under a view with own levels they are moved by how
+    /// its outcomes differ from those of others. Such answers are never deposited.
+    pub fn ask_personally(&mut self) {
+        self.asker = Some(*self.distiller.author());
     }
     /// Goes on numbering packets from `first`, which is reserved for this loop.
     pub fn number_from(&mut self, first: u32) {
@@ -177,7 +184,7 @@ impl<M: Mailbox> Learner<M> {
             let start = Instant::now();
             let rows = embeddings.select(Axis(0), queries);
             let chosen: Vec<[i8; SLOTS]> = queries.iter().map(|&query| signals[query]).collect();
-            let askers = vec![Some(*self.author()); queries.len()];
+            let askers = vec![self.asker; queries.len()];
             let asked = Situations { signals: rows_of(&chosen), embeddings: rows.view(), askers: &askers };
             let (found, _) = self.answers(addresses, asked, ask_ms)?;
             for (&query, found) in queries.iter().zip(found) {
@@ -241,6 +248,29 @@ impl<M: Mailbox> Learner<M> {
     pub fn batch(&mut self, addresses: &[Address], ask_ms: u64) -> Result<&Batch, LearnerError> {
         let warm = warm(&mut self.known, &self.schema, &self.view, &self.engine, addresses, ask_ms)?;
         Ok(warm.batch())
+    }
+
+    /// Every packet that was read of some mailboxes, of any kind, each once.
+    pub fn packets(&self, addresses: &[Address]) -> Vec<Verified> {
+        self.known.all(addresses)
+    }
+
+    /// Answers one question, given as a signal, from what was read of any mailboxes.
+    ///
+    /// # Errors
+    /// [`LearnerError::TooMany`].
+    pub fn answer_at(
+        &mut self,
+        addresses: &[Address],
+        signal: &[i8; SLOTS],
+        ask_ms: u64,
+    ) -> Result<Answer, LearnerError> {
+        let signals = std::slice::from_ref(signal);
+        let query = self.embed(signals);
+        let askers = [self.asker];
+        let asked = Situations { signals: rows_of(signals), embeddings: query.view(), askers: &askers };
+        let (mut answers, _) = self.answers(addresses, asked, ask_ms)?;
+        Ok(answers.pop().expect("one answer for one question"))
     }
 
     /// Answers questions from what was read of some mailboxes.

@@ -2,6 +2,7 @@
 //!
 //! - [`learner`]: the loop of one node
 //! - [`known`]: what it has read of mailboxes, kept warm
+//! - [`scopes`]: questions across several scopes
 //! - [`author`]: an author's key and sequence counter on disk
 //! - [`places`]: the addresses of packets under the views of domain files, and admission by them
 //! - [`swarm`]: the swarm key, and the signed lists as files
@@ -21,6 +22,7 @@ pub mod learner;
 pub mod node;
 pub mod outbox;
 pub mod places;
+pub mod scopes;
 pub mod status;
 pub mod swarm;
 #[cfg(test)]
