@@ -17,7 +17,7 @@ pub mod gpu;
 pub mod groups;
 pub mod lanes;
 pub mod live;
-mod quantile;
+pub mod quantile;
 pub mod reach;
 pub mod simd;
 mod stretch;
