@@ -1,5 +1,6 @@
 //! Federated averaging (McMahan et al., 2017): every node improves a shared model on its own packets, and
-//! the models are averaged by the nodes' cases.
+//! the models are averaged by the nodes' cases. The shared model moves on with a momentum of [`MOMENTUM`]
+//! (Hsu et al., 2019), without which 100 rounds end far from where many more would.
 //!
 //! Logistic regression for binary outcomes, linear regression for others, from weights of zero and the
 //! intercept 0. [`ROUNDS`] rounds; in each, every node takes [`LOCAL_STEPS`] steps of plain gradient
@@ -17,6 +18,8 @@ use rayon::prelude::*;
 pub const ROUNDS: usize = 100;
 /// Steps of a node in one round.
 pub const LOCAL_STEPS: usize = 5;
+/// Share of the last move that the shared model repeats.
+pub const MOMENTUM: f64 = 0.9;
 /// Penalty on the squared weights.
 pub const PENALTY: f64 = 1e-3;
 
@@ -36,13 +39,18 @@ pub fn fit(target: &Target, binary: bool) -> Linear {
     }
     of_node.retain(|rows: &Vec<usize>| !rows.is_empty());
     let mut shared: Model = vec![0.0; slots + 1];
+    let mut velocity = shared.clone();
     for _ in 0..ROUNDS {
         let locals: Vec<(f64, Model)> =
             of_node.par_iter().map(|rows| improve(target, rows, &shared, step, binary)).collect();
         // Summed in the order of the nodes, whatever thread was first.
-        shared.fill(0.0);
+        let mut average = vec![0.0; shared.len()];
         for (cases, local) in &locals {
-            shared.iter_mut().zip(local).for_each(|(sum, x)| *sum += cases / total * x);
+            average.iter_mut().zip(local).for_each(|(sum, x)| *sum += cases / total * x);
+        }
+        for ((x, v), target) in shared.iter_mut().zip(&mut velocity).zip(&average) {
+            *v = MOMENTUM * *v + (target - *x);
+            *x += *v;
         }
     }
     let intercept = shared.pop().unwrap_or(0.0);

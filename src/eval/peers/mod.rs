@@ -12,7 +12,7 @@ mod ridge;
 mod solve;
 mod training;
 
-pub use federated::{LOCAL_STEPS, ROUNDS};
+pub use federated::{LOCAL_STEPS, MOMENTUM, ROUNDS};
 pub use training::Training;
 
 use crate::domain::{OutcomeKind, Schema};
