@@ -15,12 +15,17 @@ use crate::eval::{self, Field, Ground, Method, Nodes, poison, scramble};
 use files::{Predictions, SplitsOut};
 use rows::{Prepared, Source};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use summary::{Summary, Table};
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let wanted = arguments.wanted()?;
+    if let Some(path) = &arguments.report {
+        // Before minutes of work are done for a folder that is not there.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        std::fs::metadata(folder.unwrap_or(Path::new("."))).map_err(|e| data::io(path, e))?;
+    }
     let engine = arguments.compute.engine()?;
     let seeds: Vec<u64> = match &arguments.data {
         Some(_) => (0..arguments.splits).map(|i| arguments.seed.wrapping_add(i)).collect(),
