@@ -58,7 +58,7 @@ pub fn html(report: &Report) -> String {
             diagonal: false,
             lines: &report.curve,
         }
-        .svg(),
+        .figure(),
         Plot {
             title: "Said and seen, by tenths of the estimate",
             x: &format!("estimate [{unit}]"),
@@ -67,7 +67,7 @@ pub fn html(report: &Report) -> String {
             diagonal: true,
             lines: &reliability,
         }
-        .svg(),
+        .figure(),
         Plot {
             title: "Coverage of intervals",
             x: "level asked for",
@@ -76,7 +76,7 @@ pub fn html(report: &Report) -> String {
             diagonal: true,
             lines: &report.levels,
         }
-        .svg(),
+        .figure(),
         Plot {
             title: &format!("{} with slots scrambled", report.measure),
             x: "share of slots scrambled",
@@ -85,7 +85,7 @@ pub fn html(report: &Report) -> String {
             diagonal: false,
             lines: &report.scramble,
         }
-        .svg(),
+        .figure(),
         Plot {
             title: "Verdicts with slots scrambled",
             x: "share of slots scrambled",
@@ -94,7 +94,7 @@ pub fn html(report: &Report) -> String {
             diagonal: false,
             lines: &report.verdicts,
         }
-        .svg(),
+        .figure(),
     ];
     let about: String = report.about.iter().fold(String::new(), |mut text, paragraph| {
         let _ = write!(text, "<p>{}</p>", escape(paragraph));
@@ -106,6 +106,7 @@ pub fn html(report: &Report) -> String {
          body{{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}}\
          table{{border-collapse:collapse}}td,th{{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}}\
          td:first-child,th:first-child{{text-align:left}}.plots{{display:flex;flex-wrap:wrap;gap:1em}}\
+         figure{{margin:0}}figcaption{{padding-left:64px;font-size:13px}}\
          </style></head><body><h1>{title}</h1>{about}{tables}<div class=\"plots\">{plots}</div></body></html>\n",
         title = escape(&report.title),
         plots = plots.concat(),
@@ -126,6 +127,7 @@ fn table(table: &Table) -> String {
     )
 }
 
+/// Text that is nothing but text in HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,5 +1,6 @@
 //! Lines over numbers, as SVG text that may stand inside HTML.
 
+use super::escape;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -31,8 +32,25 @@ pub struct Plot<'a> {
 }
 
 impl Plot<'_> {
-    /// The picture; empty where there is nothing to draw.
-    pub fn svg(&self) -> String {
+    /// The picture with its legend below, where no line is hidden by it; empty where there is nothing to draw.
+    pub fn figure(&self) -> String {
+        let svg = self.svg();
+        if svg.is_empty() || self.lines.len() < 2 {
+            return svg;
+        }
+        let legend: String = self
+            .lines
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| {
+                let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+                format!("<span style=\"color:rgb({red},{green},{blue})\">&#9632; {}</span> ", escape(name))
+            })
+            .collect();
+        format!("<figure>{svg}<figcaption>{legend}</figcaption></figure>")
+    }
+
+    fn svg(&self) -> String {
         let mut svg = String::new();
         if self.lines.iter().all(|(_, points)| points.is_empty()) || self.draw(&mut svg).is_err() {
             return String::new();
@@ -45,7 +63,7 @@ impl Plot<'_> {
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let (x, y) = (self.reach(|point| point.0), self.reach(|point| point.1));
-        let y = if self.diagonal { (x.0.min(y.0), x.1.max(y.1)) } else { margin(y) };
+        let y = if self.diagonal { margin((x.0.min(y.0), x.1.max(y.1))) } else { margin(y) };
         let x = if self.diagonal { y } else { x };
         if self.logarithmic {
             let x = (x.0.max(1.0), x.1.max(2.0 * x.0.max(1.0)));
@@ -98,21 +116,10 @@ impl Plot<'_> {
             let ends = [x.0.min(y_range.0), x.1.max(y_range.1)].map(|end| (end, end));
             chart.draw_series(LineSeries::new(ends, BLACK.stroke_width(1)))?;
         }
-        for (index, (name, points)) in self.lines.iter().enumerate() {
+        for (index, (_, points)) in self.lines.iter().enumerate() {
             let style = COLOURS[index % COLOURS.len()].stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(name.as_str())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
             chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, style.color.filled())))?;
-        }
-        if self.lines.len() > 1 {
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::LowerRight)
-                .border_style(BLACK)
-                .background_style(WHITE.mix(0.8))
-                .draw()?;
         }
         Ok(())
     }
