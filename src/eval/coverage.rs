@@ -95,7 +95,7 @@ fn groups_covered(chances: &[Chance], level: u8) -> Vec<f64> {
         .iter()
         .map(|group| {
             let k = group.len() as f64;
-            let over = |value: fn(&Chance) -> f64| group.iter().map(|chance| value(chance)).sum::<f64>() / k;
+            let over = |value: fn(&Chance) -> f64| group.iter().map(value).sum::<f64>() / k;
             let (rate, p) = (over(|chance| f64::from(chance.truth)), over(|chance| chance.estimate));
             let reach = if rate > p {
                 over(|chance| chance.upper - chance.estimate)

@@ -48,9 +48,10 @@ mod tests {
     fn the_interval_is_that_of_the_textbook() {
         let found = spread(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         assert_eq!(found.mean, 3.0);
-        assert!((found.se.unwrap() - 0.707_106_78).abs() < 1e-8);
+        let se = core::f64::consts::FRAC_1_SQRT_2;
+        assert!((found.se.unwrap() - se).abs() < 1e-12);
         // t(.95, 4 degrees) = 2.77645.
-        assert!((found.high.unwrap() - (3.0 + 2.776_45 * 0.707_106_78)).abs() < 1e-3);
+        assert!((found.high.unwrap() - (3.0 + 2.776_45 * se)).abs() < 1e-3);
         assert_eq!(spread(&[7.0]), Some(Spread { mean: 7.0, se: None, low: None, high: None }));
         assert_eq!(spread(&[]), None);
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 fn domain(name: &str) -> (Domain, Vec<Case>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
-    let domain = Domain::load(&folder.join(format!("{name}.toml"))).unwrap_or_else(|e| panic!("{e}"));
-    let table = Table::open(&folder.join(format!("{name}.csv")), &domain, Purpose::Evidence).unwrap();
+    let domain = Domain::load(folder.join(format!("{name}.toml"))).unwrap_or_else(|e| panic!("{e}"));
+    let table = Table::open(folder.join(format!("{name}.csv")), &domain, Purpose::Evidence).unwrap();
     let cases = Case::read_all(table, &domain.schema, 0).unwrap();
     (domain, cases)
 }
@@ -57,7 +57,8 @@ fn poison_flips_what_it_says() {
         let found =
             poison::run(&field, &domain.views[0], &[Method::Swarm], Poison { share: 0.25, kind }).unwrap();
         let (_, clean, lied) = &found.methods[0];
-        assert!(clean.auc > lied.auc || kind == PoisonKind::Partial, "{kind:?}: {found:?}");
+        // Not the order but the rate suffers when one class is flipped.
+        assert!(clean.brier < lied.brier, "{kind:?}: {found:?}");
     }
 }
 
