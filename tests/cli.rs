@@ -540,7 +540,7 @@ fn eval_drafts_a_domain_and_writes_predictions() {
     ]);
     assert!(report["mean"]["swarm"]["auc"].as_f64().unwrap() > 0.97, "{report}");
     let lines = std::fs::read_to_string(lines).unwrap();
-    assert_eq!(lines.lines().count(), 2 * 171 * 3, "splits x test rows x methods");
+    assert_eq!(lines.lines().count(), 2 * 171 * 5, "splits x test rows x methods");
     let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert!(first["outcomes"][0]["estimate"].is_number() && first["node"].is_number(), "{first}");
 
@@ -571,7 +571,7 @@ fn eval_drafts_a_domain_and_writes_predictions() {
         "--json",
     ]);
     assert!(report["mean"]["swarm"].as_object().unwrap().is_empty(), "nothing to compare with: {report}");
-    assert_eq!(std::fs::read_to_string(predictions).unwrap().lines().count(), 170 * 3);
+    assert_eq!(std::fs::read_to_string(predictions).unwrap().lines().count(), 170 * 5);
 }
 
 #[test]

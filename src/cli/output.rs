@@ -26,9 +26,14 @@ pub fn failed() -> bool {
 
 /// A table with a header; cells are aligned by the caller's formatting.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    columns(&header, rows);
+}
+
+/// [`table`] where the number of columns is not known beforehand.
+pub fn columns<R: IntoIterator<Item = String>>(header: &[&str], rows: impl IntoIterator<Item = R>) {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
+    table.set_header(header.iter().copied());
     for row in rows {
         table.add_row(row);
     }

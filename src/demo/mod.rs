@@ -45,7 +45,7 @@ pub struct Play {
 
 impl Play {
     fn setting(&self) -> Setting<'_> {
-        Setting { schema: &self.schema, view: &self.view, engine: &self.engine, outcome: None, tuner: None }
+        Setting { schema: &self.schema, view: &self.view, engine: &self.engine, outcome: None }
     }
 }
 

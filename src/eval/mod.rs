@@ -1,31 +1,87 @@
 //! Measuring quality: what a swarm of nodes predicts for rows that no node has seen.
 //!
-//! A split deals its training rows to nodes, distils them into signed packets, deposits these at
-//! their addresses, and lets nodes ask about the test rows. Compared are `swarm` (every packet at the
-//! addresses asked), `local` (the same merge over the asking node's own packets) and `pooled_mean`
-//! (the mean outcome of all training rows). Everything follows from the seed.
+//! A split deals its training rows to nodes and distils them into signed packets: a [`Field`]. Nodes
+//! then ask about the test rows. Compared are, all from the same packets of 512 bytes and none of them from
+//! raw rows of others:
+//!
+//! | method | what it reads |
+//! |---|---|
+//! | `swarm` | every packet at the addresses asked, merged under the view |
+//! | `local` | the same merge over the asking node's own packets |
+//! | `ridge` | every packet, by ridge regression on the signal ([`peers`]) |
+//! | `fedavg` | every node's packets in turn, by federated averaging ([`peers`]) |
+//! | `pooled_mean` | every packet, whose mean outcome it is |
+//!
+//! Rival views compete as further methods, `swarm under NAME`. Every method predicts the same test rows,
+//! so differences are paired by split ([`metrics::differences`]); their intervals are Student's over splits.
+//! [`curve`], [`poison`], [`scramble`] and [`report`] ask further. Everything follows from the seed, and
+//! nothing depends on the number of threads.
 
+pub mod coverage;
+pub mod curve;
+pub mod field;
 pub mod mailboxes;
 pub mod metrics;
+pub mod peers;
+pub mod poison;
+pub mod report;
+pub mod scramble;
 pub mod split;
+pub mod statistics;
 
+pub use field::{Field, Ground, Predicted, Row};
 pub use mailboxes::Mailboxes;
-pub use metrics::{Metrics, mean_and_error};
+pub use metrics::{Measure, Metrics, mean_and_error};
+pub use poison::{Poison, PoisonKind};
 pub use split::Nodes;
 
-use crate::distill::{Case, Distiller, Gatherer};
+use crate::distill::Case;
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
 use crate::merge::Answer;
-use crate::packet::{AuthorKey, Id, PacketError, Verified};
-use metrics::{Scored, metrics};
-use std::collections::BTreeMap;
+use crate::packet::Verdict;
+use metrics::Scored;
+use peers::Peer;
+use serde::Serialize;
 use std::sync::Arc;
 
-/// The methods compared, in the order in which they are reported.
-pub const METHODS: [&str; 3] = ["swarm", "local", "pooled_mean"];
+/// What predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Swarm,
+    Local,
+    Peer(Peer),
+}
 
-/// What is measured under: the domain, the engine, and one outcome if only that is wanted.
+impl Method {
+    /// In the order in which they are reported.
+    pub const ALL: [Method; 5] = [
+        Method::Swarm,
+        Method::Local,
+        Method::Peer(Peer::Ridge),
+        Method::Peer(Peer::FedAvg),
+        Method::Peer(Peer::PooledMean),
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Swarm => "swarm",
+            Method::Local => "local",
+            Method::Peer(Peer::Ridge) => "ridge",
+            Method::Peer(Peer::FedAvg) => "fedavg",
+            Method::Peer(Peer::PooledMean) => "pooled_mean",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Method> {
+        Method::ALL.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// Makes the view that a swarm goes by of a field's packets, starting from another view.
+pub type Tuner<'a> = dyn Fn(&Field, &View) -> View + 'a;
+
+/// What mailboxes are asked under: the domain, the engine, and one outcome if only that is wanted.
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
     pub schema: &'a Arc<Schema>,
@@ -33,166 +89,134 @@ pub struct Setting<'a> {
     pub engine: &'a Engine,
     /// Index of the only outcome that counts.
     pub outcome: Option<usize>,
-    /// Makes a view of the packets of the training rows, starting from `view`.
-    pub tuner: Option<&'a Tuner<'a>>,
 }
 
-/// See [`Setting::tuner`].
-pub type Tuner<'a> = dyn Fn(&Schema, &View, &[Verified]) -> View + 'a;
+/// Shares of the verdicts over some answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Verdicts {
+    pub answer: f64,
+    pub thin: f64,
+    pub conflict: f64,
+}
 
-/// One prediction for one test row by one method.
+impl Verdicts {
+    /// Zeros over no answers.
+    pub fn of(answers: &[Answer]) -> Verdicts {
+        let all = answers.len().max(1) as f64;
+        let share = |verdict| answers.iter().filter(|answer| answer.verdict == verdict).count() as f64 / all;
+        Verdicts {
+            answer: share(Verdict::Answer),
+            thin: share(Verdict::Thin),
+            conflict: share(Verdict::Conflict),
+        }
+    }
+
+    /// The mean over splits.
+    pub fn mean(all: &[Verdicts]) -> Verdicts {
+        let count = all.len().max(1) as f64;
+        let over = |share: fn(&Verdicts) -> f64| all.iter().map(share).sum::<f64>() / count;
+        Verdicts { answer: over(|v| v.answer), thin: over(|v| v.thin), conflict: over(|v| v.conflict) }
+    }
+}
+
+/// What one method made of one split.
 #[derive(Clone, Debug)]
-pub struct Prediction {
-    /// Row of the table, from 1.
-    pub row: u64,
-    pub method: &'static str,
-    pub node: usize,
-    /// Per outcome (estimate, lower, upper) in its unit; `None` without any evidence.
-    pub outcomes: Vec<Option<(f64, f64, f64)>>,
+pub struct Competitor {
+    pub name: String,
+    /// One per test row.
+    pub rows: Vec<Row>,
+    pub metrics: Metrics,
 }
 
 /// What one split gave.
 #[derive(Clone, Debug)]
 pub struct Split {
     pub seed: u64,
-    pub metrics: BTreeMap<&'static str, Metrics>,
-    pub predictions: Vec<Prediction>,
     pub nodes: usize,
     /// Packets deposited.
     pub packets: u64,
     /// Mean share of all packets that a question of the swarm read.
     pub read_share: f64,
+    /// See [`Mailboxes::recall`].
+    pub recall: Option<f64>,
+    /// Of the swarm.
+    pub verdicts: Verdicts,
+    /// The swarm first, then its rivals.
+    pub methods: Vec<Competitor>,
 }
 
-/// Runs one split: `train` and `test` are indices into `cases`.
+/// Runs methods on one field. The first of `views` is the one that the swarm goes by; the others compete
+/// with it; a node alone asks under `alone`, since it has nobody else's packets to tune a view on. The swarm always runs,
+/// and first: the others are compared with it.
 ///
-/// # Errors
-/// A packet that breaks a rule of the format, which only a schema built in code can cause.
-pub fn run(
-    setting: Setting,
-    cases: &[Case],
-    (train, test): (&[usize], &[usize]),
-    nodes: Nodes,
-    seed: u64,
-) -> Result<Split, PacketError> {
-    let with_outcome: Vec<usize> = train.iter().copied().filter(|&row| cases[row].has_outcome()).collect();
-    let dealt = split::deal(cases, &with_outcome, nodes, seed);
-    let askers = split::askers(cases, test, &dealt, nodes == Nodes::Sites, seed);
-    let mut own: Vec<Mailboxes> = Vec::with_capacity(dealt.len());
-    let mut swarm = Mailboxes::default();
-    let distilled = dealt.iter().enumerate().map(|(node, rows)| distil(setting, cases, rows, seed, node));
-    let distilled: Vec<Vec<Verified>> = distilled.collect::<Result<_, _>>()?;
-    let tuned = setting.tuner.map(|tuner| tuner(setting.schema, setting.view, &distilled.concat()));
-    // A node alone has nobody else's packets to tune on.
-    let alone = setting;
-    let setting = Setting { view: tuned.as_ref().unwrap_or(setting.view), ..setting };
-    for packets in &distilled {
-        swarm.add(&Mailboxes::of(setting, packets));
-        own.push(Mailboxes::of(alone, packets));
-    }
-    let ask_ms = cases.iter().map(|case| case.observed_at).max().unwrap_or(0);
-    // Whose site has a node is asked by it; other rows belong to nobody, so their answers are public.
-    let at_home = split::at_home(cases, test, &dealt, nodes == Nodes::Sites);
-    let keys: Vec<Option<Id>> = askers
-        .iter()
-        .zip(at_home)
-        .map(|(&node, home)| home.then(|| *author(seed, node).public()))
-        .collect();
-    let together = swarm.ask(setting, cases, (test, &keys), ask_ms);
-    let mut by_itself: Vec<Option<Answer>> = vec![None; test.len()];
-    for (node, mailboxes) in own.iter().enumerate() {
-        let queries: Vec<usize> = (0..test.len()).filter(|&query| askers[query] == node).collect();
-        let rows: Vec<usize> = queries.iter().map(|&query| test[query]).collect();
-        let keys = vec![Some(*author(seed, node).public()); rows.len()];
-        for (query, answer) in queries.into_iter().zip(mailboxes.ask(alone, cases, (&rows, &keys), ask_ms).answers) {
-            by_itself[query] = Some(answer);
-        }
-    }
-    let means = pooled_means(setting.schema, cases, &dealt.concat());
-
-    let mut split = Split {
-        seed,
-        metrics: BTreeMap::new(),
-        predictions: Vec::with_capacity(test.len() * METHODS.len()),
-        nodes: dealt.len(),
-        packets: swarm.packets(),
-        read_share: together.read as f64 / (swarm.packets() * test.len() as u64).max(1) as f64,
+/// # Panics
+/// Without a view.
+pub fn run(field: &Field, views: &[View], alone: &View, methods: &[Method]) -> Split {
+    let view = &views[0];
+    let swarm = field.swarm(view);
+    let competitor = |name: String, rows: Vec<Row>, level: u8| Competitor {
+        metrics: field.metrics(&rows, level, |_| true),
+        name,
+        rows,
     };
-    for method in METHODS {
-        let mut scored: Vec<Scored> = Vec::with_capacity(test.len());
-        for (query, &row) in test.iter().enumerate() {
-            let outcomes: Vec<Option<(f64, f64, f64)>> = match method {
-                "swarm" => intervals(setting.schema, Some(&together.answers[query])),
-                "local" => intervals(setting.schema, by_itself[query].as_ref()),
-                _ => means.clone(),
-            };
-            scored.push(score_intervals(setting.schema, setting.outcome, &cases[row], &outcomes));
-            split.predictions.push(Prediction { row: cases[row].row, method, node: askers[query], outcomes });
-        }
-        split.metrics.insert(method, metrics(setting.schema, &scored));
+    let mut competitors = vec![competitor("swarm".into(), swarm.rows, view.level)];
+    for rival in &views[1..] {
+        let rows = field.swarm(rival).rows;
+        competitors.push(competitor(format!("swarm under {}", rival.name), rows, rival.level));
     }
-    Ok(split)
-}
-
-/// The key of a node.
-fn author(seed: u64, node: usize) -> AuthorKey {
-    let mut hasher = blake3::Hasher::new_derive_key("qis 1 eval author");
-    hasher.update(&seed.to_le_bytes()).update(&(node as u64).to_le_bytes());
-    AuthorKey::from_seed(hasher.finalize().into())
-}
-
-/// Distils a node's rows into packets.
-fn distil(
-    setting: Setting,
-    cases: &[Case],
-    rows: &[usize],
-    seed: u64,
-    node: usize,
-) -> Result<Vec<Verified>, PacketError> {
-    let mut distiller = Distiller::new(author(seed, node), setting.schema.clone(), 0);
-    let groups = Gatherer::groups(setting.schema.cases_min, rows.iter().map(|&row| cases[row].clone()));
-    groups.iter().map(|group| distiller.observe(&group.iter().collect::<Vec<_>>())).collect()
-}
-
-fn intervals(schema: &Schema, answer: Option<&Answer>) -> Vec<Option<(f64, f64, f64)>> {
-    match answer {
-        None => vec![None; schema.outcomes.len()],
-        Some(answer) => {
-            answer.outcomes.iter().map(|estimate| estimate.map(|e| (e.estimate, e.lower, e.upper))).collect()
-        }
+    for method in methods.iter().filter(|method| **method != Method::Swarm) {
+        let rows = run_method(field, view, alone, *method);
+        competitors.push(competitor(method.name().into(), rows, view.level));
+    }
+    Split {
+        seed: field.seed,
+        nodes: field.dealt.len(),
+        packets: field.packets.iter().map(Vec::len).sum::<usize>() as u64,
+        read_share: swarm.read_share,
+        recall: swarm.recall,
+        verdicts: swarm.verdicts,
+        methods: competitors,
     }
 }
 
-/// The mean of every outcome over the training rows.
-fn pooled_means(schema: &Schema, cases: &[Case], train: &[usize]) -> Vec<Option<(f64, f64, f64)>> {
-    (0..schema.outcomes.len())
-        .map(|outcome| {
-            let known = train.iter().filter_map(|&row| cases[row].truth[outcome]);
-            let (sum, count) = known.fold((0.0, 0u32), |(sum, count), x| (sum + x, count + 1));
-            let mean = sum / f64::from(count);
-            (count > 0).then_some((mean, mean, mean))
-        })
-        .collect()
+/// One method's predictions for a field's test rows; views as in [`run`].
+pub fn run_method(field: &Field, view: &View, alone: &View, method: Method) -> Vec<Row> {
+    match method {
+        Method::Swarm => field.ask(&field.mailboxes(view), view).rows,
+        Method::Local => field.local(alone),
+        Method::Peer(peer) => field.peer(peer),
+    }
+}
+
+/// Levels, in per cent, that [`levels`] is usually asked for.
+pub const LEVELS: [u8; 6] = [50, 60, 70, 80, 90, 95];
+
+/// What the swarm's intervals cover when other levels are asked for: per level the coverage of single
+/// outcomes, or of rates where no outcome is but binary; see [`coverage`].
+pub fn levels(field: &Field, view: &View, levels: &[u8]) -> Vec<(u8, f64)> {
+    // The level moves no packet, so the mailboxes are the same.
+    let mailboxes = field.mailboxes(view);
+    let covered = |&level: &u8| {
+        let view = View { level, ..view.clone() };
+        let metrics = field.metrics(&field.ask(&mailboxes, &view).rows, level, |_| true);
+        Some((level, metrics.coverage.or(metrics.rate_coverage)?))
+    };
+    levels.iter().filter_map(covered).collect()
 }
 
 /// Estimates beside truths; with `only`, of that outcome alone. Who knows nothing says the middle of
 /// the range.
 pub fn score(schema: &Schema, only: Option<usize>, case: &Case, answer: Option<&Answer>) -> Scored {
-    score_intervals(schema, only, case, &intervals(schema, answer))
-}
-
-fn score_intervals(
-    schema: &Schema,
-    only: Option<usize>,
-    case: &Case,
-    outcomes: &[Option<(f64, f64, f64)>],
-) -> Scored {
     let of = |index: usize| {
         let outcome = &schema.outcomes[index];
-        let truth = case.truth.get(index).copied().flatten();
         let wanted = only.is_none_or(|only| only == index);
-        let estimate = outcomes[index].map_or((outcome.low + outcome.high) / 2.0, |(estimate, ..)| estimate);
+        let truth = case.truth.get(index).copied().flatten();
+        let found = answer.and_then(|answer| answer.outcomes[index]);
+        let estimate = found.map_or((outcome.low + outcome.high) / 2.0, |found| found.estimate);
         (wanted.then_some(estimate), truth.filter(|_| wanted))
     };
     (0..schema.outcomes.len()).map(of).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Nodes {
     /// One node per site; rows without one share a node.
     Sites,
+    /// The nodes of so many sites, drawn by the seed; a larger number takes those of a smaller one and more.
+    SomeSites { count: usize },
     /// `count` nodes with `rows` rows each, or all rows dealt out; `dirichlet` makes each node's mix
     /// of classes uneven (smaller is more uneven).
     Drawn { count: usize, rows: Option<usize>, dirichlet: Option<f64> },
@@ -40,12 +42,14 @@ pub fn split(rows: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
 /// The training rows of each node: indices into `cases`. Nodes may be empty.
 pub fn deal(cases: &[Case], train: &[usize], nodes: Nodes, seed: u64) -> Vec<Vec<usize>> {
     match nodes {
-        Nodes::Sites => {
-            let mut by_site: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
-            for &row in train {
-                by_site.entry(cases[row].site.as_deref()).or_default().push(row);
-            }
-            by_site.into_values().collect()
+        Nodes::Sites => by_site(cases, train),
+        Nodes::SomeSites { count } => {
+            let all = by_site(cases, train);
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.shuffle(&mut generator(seed, "sites"));
+            order.truncate(count);
+            order.sort_unstable();
+            order.into_iter().map(|node| all[node].clone()).collect()
         }
         Nodes::Drawn { count, rows, dirichlet } => {
             let mut generator = generator(seed, "nodes");
@@ -60,6 +64,15 @@ pub fn deal(cases: &[Case], train: &[usize], nodes: Nodes, seed: u64) -> Vec<Vec
             }
         }
     }
+}
+
+/// The rows of each site, in the order of the sites' names.
+fn by_site(cases: &[Case], train: &[usize]) -> Vec<Vec<usize>> {
+    let mut by_site: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for &row in train {
+        by_site.entry(cases[row].site.as_deref()).or_default().push(row);
+    }
+    by_site.into_values().collect()
 }
 
 fn deal_evenly(order: &[usize], count: usize) -> Vec<Vec<usize>> {
@@ -136,10 +149,10 @@ pub fn askers(cases: &[Case], test: &[usize], nodes: &[Vec<usize>], by_site: boo
 }
 
 /// Whether each test row comes from a site that has a node.
-pub fn at_home(cases: &[Case], test: &[usize], nodes: &[Vec<usize>], by_site: bool) -> Vec<bool> {
+pub fn at_home(cases: &[Case], test: &[usize], nodes: &[Vec<usize>]) -> Vec<bool> {
     let site = |row: usize| cases[row].site.as_deref();
     let sites: BTreeSet<&str> =
-        nodes.iter().filter(|_| by_site).filter_map(|rows| site(*rows.first()?)).collect();
+        nodes.iter().filter_map(|rows| site(*rows.first()?)).collect();
     test.iter().map(|&row| site(row).is_some_and(|site| sites.contains(site))).collect()
 }
 
@@ -194,6 +207,15 @@ mod tests {
             nodes.iter().map(share).sum::<usize>()
         };
         assert!(largest_class_share(Some(0.1)) > largest_class_share(None) + 20);
+    }
+
+    #[test]
+    fn more_sites_are_the_fewer_ones_and_others() {
+        let (cases, train) = (cases(), (0..100).collect::<Vec<_>>());
+        let some = |count| deal(&cases, &train, Nodes::SomeSites { count }, 1);
+        let all = deal(&cases, &train, Nodes::Sites, 1);
+        assert_eq!((some(1).len(), some(2).len(), some(9)), (1, 2, all));
+        assert!(some(2).contains(&some(1)[0]));
     }
 
     #[test]

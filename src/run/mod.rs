@@ -15,7 +15,7 @@
 
 pub mod author;
 pub mod deposit;
-mod files;
+pub(crate) mod files;
 pub mod key;
 pub mod known;
 pub mod learner;
