@@ -10,6 +10,7 @@
 # remaining_life is in cycles, capped at 125:
 #   train: last cycle of the unit - cycle (every unit runs to failure);
 #   test:  remaining life at the unit's last cycle (line number = unit) + last cycle - cycle.
+# The test units are other engines than the training units of the same numbers: unit N is "test-N".
 # Tabs, runs of spaces and Windows line ends are all accepted; the numbers are
 # copied as they are spelled.
 #
@@ -111,7 +112,7 @@ convert() {
             left = last[$1] - $2
             if (kind == "test") left += life[$1]
             if (left > cap) left = cap
-            row = $1
+            row = (kind == "test" ? "test-" : "") $1
             for (i = 2; i <= 26; i++) row = row "," $i
             print row "," left
             rows++

@@ -3,7 +3,8 @@
 //! *Single outcomes* (real and count outcomes; the first of them counts). The interval of a single new
 //! outcome is estimate +- t(level, max(1, n - 1)) sqrt(s^2 + e^2), cut to the declared range: n the effective
 //! cases, s^2 the variance of a single case, e the standard error of the estimate, all from
-//! [`crate::merge::finish`], and t Student's quantile. *Coverage* is the share of test rows whose outcome
+//! [`crate::merge::finish`], and t Student's quantile; where a view is calibrated, the interval that the answer
+//! itself gives ([`crate::merge::residual`]). *Coverage* is the share of test rows whose outcome
 //! lies inside, *width* the mean width in the outcome's unit.
 //!
 //! *Rates* (binary outcomes). A binary outcome is never inside an interval of its rate, so groups are
@@ -30,6 +31,9 @@ const GROUP_ROWS_MIN: usize = 10;
 
 /// The interval of one new outcome in its unit, lower and upper end: see the module's doc.
 pub fn single_interval(schema: &Schema, outcome: usize, estimate: &Estimate, level: u8) -> (f64, f64) {
+    if let Some(single) = estimate.single {
+        return single;
+    }
     let outcome = &schema.outcomes[outcome];
     let found = &estimate.finished;
     let variance = found.case_variance + found.standard_error * found.standard_error;

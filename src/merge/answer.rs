@@ -3,9 +3,9 @@
 use super::batch::Batch;
 use super::cpu::{Job, Span, distance, weight};
 use super::finish::{Finished, Moments, PlainMean, finish, further_cases, verdict};
-use super::residual::{self, Plain};
+use super::residual::{self, Asked, Plain};
 use super::tally::{ROW_HEAD, Tallies};
-use crate::domain::prior::{LOGIT_ONE, Link};
+use crate::domain::prior::{FOLDS, LOGIT_ONE, Link, OutcomeScore};
 use crate::domain::{Direction, OutcomeKind, Schema, View};
 use crate::embed::rows;
 use crate::limits::SLOTS;
@@ -184,6 +184,8 @@ struct Finisher<'a> {
     plain: Vec<Vec<Option<Toward>>>,
     /// Per outcome, an own level per author; empty where the view has none.
     levels: Vec<Vec<f64>>,
+    /// The same for their doubts, and last that of an author who is not known.
+    doubts: Vec<Vec<f64>>,
 }
 
 /// What an estimate is drawn toward.
@@ -192,12 +194,6 @@ struct Toward {
     mean: PlainMean,
     /// Where the prior is a score.
     scored: Option<Plain>,
-}
-
-/// A question's own part of an estimate: its scores per outcome, and the asking author's index.
-struct Asked<'a> {
-    scores: &'a [f64],
-    asker: Option<usize>,
 }
 
 impl<'a> Finisher<'a> {
@@ -209,8 +205,8 @@ impl<'a> Finisher<'a> {
         let sums = PlainSums { question, gains: trusted.then_some(gains) };
         let mut plain: Vec<_> = actions.iter().map(|action| sums.toward(Some(*action))).collect();
         plain.push(sums.toward(None));
-        let levels = sums.levels(&plain[actions.len()]);
-        Finisher { question, actions, plain, levels }
+        let (levels, doubts) = sums.levels(&plain[actions.len()]);
+        Finisher { question, actions, plain, levels, doubts }
     }
 
     /// The answer to question `query` of `queries` whose tallies lie in `tallies`.
@@ -223,9 +219,7 @@ impl<'a> Finisher<'a> {
     ) -> Answer {
         let Question { batch, schema, .. } = self.question;
         let authors = batch.authors.len();
-        let scores = self.scores(signal);
-        let asker = asker.and_then(|asker| batch.authors.binary_search(asker).ok());
-        let asked = Asked { scores: &scores, asker };
+        let asked = self.asked(signal, asker);
         let mut all = vec![Moments::default(); batch.outcomes * authors];
         let mut one = all.clone();
         let mut of_authors = vec![0u64; authors];
@@ -269,20 +263,31 @@ impl<'a> Finisher<'a> {
         }
     }
 
-    /// What the prior's scores say of a situation, per outcome: logits, or fractions of the range.
-    fn scores(&self, signal: &[i8; SLOTS]) -> Vec<f64> {
-        let Some(scores) = self.question.batch.layout.scores() else { return vec![] };
-        let one = |score: &crate::domain::prior::OutcomeScore| {
+    /// A question's own part of estimates, per outcome; empty where the prior is a mean.
+    fn asked(&self, signal: &[i8; SLOTS], asker: Option<&Id>) -> Vec<Asked> {
+        let batch = self.question.batch;
+        let Some(scores) = batch.layout.scores() else { return vec![] };
+        let asker = asker.and_then(|asker| batch.authors.binary_search(asker).ok());
+        let one = |(outcome, score): (usize, &OutcomeScore)| {
             let unit = match score.link {
                 Link::Logistic => f64::from(LOGIT_ONE),
                 Link::Identity => 65_535.0,
             };
-            f64::from(score.whole.of(signal)) / unit
+            let fits = score.without.each_ref().map(|fit| f64::from(fit.of(signal)) / unit);
+            let mean = fits.iter().sum::<f64>() / FOLDS as f64;
+            let spread: f64 = fits.iter().map(|fit| (fit - mean) * (fit - mean)).sum();
+            let (levels, doubts) = (self.levels.get(outcome), self.doubts.get(outcome));
+            Asked {
+                score: f64::from(score.whole.of(signal)) / unit,
+                doubt: spread * (FOLDS - 1) as f64 / FOLDS as f64,
+                level: levels.zip(asker).map_or(0.0, |(levels, asker)| levels[asker]),
+                level_doubt: doubts.map_or(0.0, |doubts| doubts[asker.unwrap_or(doubts.len() - 1)]),
+            }
         };
-        scores.outcomes.iter().map(one).collect()
+        scores.outcomes.iter().enumerate().map(one).collect()
     }
 
-    fn estimates(&self, moments: &[Moments], plain: &[Option<Toward>], asked: &Asked) -> Estimates {
+    fn estimates(&self, moments: &[Moments], plain: &[Option<Toward>], asked: &[Asked]) -> Estimates {
         let Question { batch, schema, view, .. } = self.question;
         let authors = batch.authors.len();
         let one = |(index, toward): (usize, &Option<Toward>)| {
@@ -292,9 +297,8 @@ impl<'a> Finisher<'a> {
                 None => finish(by_author, toward.mean, view.level),
                 Some(plain) => {
                     let levels: &[f64] = self.levels.get(index).map_or(&[], Vec::as_slice);
-                    let own = asked.asker.and_then(|asker| levels.get(asker)).copied().unwrap_or(0.0);
                     let calibration = view.options.as_ref().and_then(|o| o.calibration.get(index));
-                    residual::finish(by_author, levels, plain, (asked.scores[index], own), view.level, calibration)
+                    residual::finish(by_author, levels, plain, asked[index], view.level, calibration)
                 }
             };
             let unit = |fraction: f64| schema.outcomes[index].value(fraction * 65_535.0);
@@ -427,24 +431,27 @@ impl PlainSums<'_> {
         }
     }
 
-    /// Own levels, per outcome and author, where the view has them and the prior is a score.
-    fn levels(&self, toward: &[Option<Toward>]) -> Vec<Vec<f64>> {
+    /// Own levels and their doubts, squared, per outcome and author, where the view has them and the prior is a score;
+    /// behind the doubts of the authors that of one who is not known.
+    fn levels(&self, toward: &[Option<Toward>]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let Question { batch, view, .. } = self.question;
-        let Some(strength) = view.options.as_ref().and_then(|options| options.own_offset) else { return vec![] };
-        if batch.layout.scores().is_none() {
-            return vec![];
-        }
+        let strength = view.options.as_ref().and_then(|options| options.own_offset);
+        let Some(strength) = strength.filter(|_| batch.layout.scores().is_some()) else { return (vec![], vec![]) };
         let authors = batch.authors.len();
         let mut own = vec![Moments::default(); batch.outcomes * authors];
         for row in (0..batch.len()).filter(|&row| batch.is_live(row)) {
             let author = batch.author[row] as usize;
             self.add_row(row, 1, |outcome, moments| own[outcome * authors + author].add(moments));
         }
-        let of = |(outcome, toward): (usize, &Option<Toward>)| {
-            let plain = toward.and_then(|toward| toward.scored);
-            let own = own[outcome * authors..][..authors].iter();
-            own.map(|own| plain.map_or(0.0, |plain| plain.level(own, strength.0))).collect()
+        let of = |(outcome, toward): (usize, &Option<Toward>)| -> (Vec<f64>, Vec<f64>) {
+            let own = &own[outcome * authors..][..authors];
+            let Some(plain) = toward.and_then(|toward| toward.scored) else {
+                return (vec![0.0; authors], vec![0.0; authors + 1]);
+            };
+            let nobody = std::iter::once(Moments::default());
+            let doubts = own.iter().copied().chain(nobody).map(|own| plain.level_doubt(&own, strength.0));
+            (own.iter().map(|own| plain.level(own, strength.0)).collect(), doubts.collect())
         };
-        toward.iter().enumerate().map(of).collect()
+        toward.iter().enumerate().map(of).unzip()
     }
 }

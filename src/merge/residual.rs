@@ -13,7 +13,9 @@
 //! | local step l | n r' / (n v' + c v), r' = sum_a (R_a - (g + d_a) V_a) / W, v' = sum_a V_a / W |
 //! | estimate | score + g + l + d of the asking author, each step clipped to +-4; through the logistic function for a binary outcome |
 //! | case variance s^2 | (n z' + c z) / (n + c), z' and z the local and the plain second moments of residuals |
-//! | variance of the estimate | (n/(n+c))^2 max(s^2/n, clustered by author) + c s^2/(n+c)^2, times scale^2, plus floor^2 s^2 |
+//! | doubt of the score J | (c/(n+c))^2 (F-1)/F sum_f (f - mean of f)^2 over the F fits that left a fold out: the grouped jackknife (Quenouille 1956) |
+//! | doubt of a level L | 1 / (N_a v_a + k v) on the logit, s^2 / (N_a + k) else; N_a = 0 where the asking author is not known; 0 without own levels |
+//! | variance of the estimate | (n/(n+c))^2 max(s^2/n, clustered by author) + J + L, J and L of a logit times (p (1 - p))^2; times scale^2, plus floor^2 s^2 |
 //! | interval | for a binary outcome on the logit, whose standard error is that of the estimate over p (1 - p); else as in version 1 |
 //! | single case | estimate - lower s_1 .. estimate + upper s_1, s_1^2 = (n z' + 5 z) / (n + 5) |
 //!
@@ -68,6 +70,15 @@ impl Plain {
         Some(Plain { binary, cases, variance, second, step })
     }
 
+    /// The doubt of a level, squared, from all its author's packets: 1 / (N v + k v), or 1 / (N + k).
+    pub fn level_doubt(&self, own: &Moments, strength: f64) -> f64 {
+        let below = match self.binary {
+            true => own.variance(true) + strength * self.variance,
+            false => own.weight as f64 + strength,
+        };
+        if below < VARIANCE_MIN { 0.0 } else { 1.0 / below }
+    }
+
     /// An author's own level beyond the plain step, from all its packets, drawn toward 0 as if `strength` cases said so.
     pub fn level(&self, own: &Moments, strength: f64) -> f64 {
         let variance = own.variance(self.binary);
@@ -89,13 +100,25 @@ pub fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-/// Finishes one outcome. `score` is the question's, in logits or as a fraction of the range; `levels`
-/// one per author, in the order of `by_author`, or none; `own` the asking author's.
+/// A question's own part of an estimate, in logits or as fractions of the range.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// What the prior says, by the fit to everything.
+    pub score: f64,
+    /// The doubt of the score, squared: (F-1)/F sum_f (f - mean)^2.
+    pub doubt: f64,
+    /// The asking author's level, 0 where it is not known.
+    pub level: f64,
+    /// The doubt of the level, squared; of a fraction of the range, in units of the case variance.
+    pub level_doubt: f64,
+}
+
+/// Finishes one outcome. `levels`: one per author, in the order of `by_author`, or none.
 pub fn finish(
     by_author: &[Moments],
     levels: &[f64],
     plain: Plain,
-    (score, own): (f64, f64),
+    asked: Asked,
     level_percent: u8,
     calibration: Option<&Calibration>,
 ) -> Finished {
@@ -120,7 +143,7 @@ pub fn finish(
         ),
     };
     let local = step(n * r, n * v + c * plain.variance, binary);
-    let linear = score + plain.step + local + own;
+    let linear = asked.score + plain.step + local + asked.level;
     let estimate = if binary { logistic(linear) } else { linear.clamp(0.0, 1.0) };
 
     let total = n + c;
@@ -146,9 +169,12 @@ pub fn finish(
     let clustered = if authors > 1 { clustered * g / (g - 1.0) } else { 0.0 };
     let shrink = if total > 0.0 { n / total } else { 0.0 };
     let independent = if n > 0.0 { case_variance / n } else { 0.0 };
-    let prior = if total > 0.0 { c * case_variance / (total * total) } else { case_variance };
+    let kept = 1.0 - shrink;
+    let unit = if binary { case_variance * case_variance } else { 1.0 };
+    let level_unit = if binary { unit } else { case_variance };
+    let doubt = kept * kept * asked.doubt * unit + asked.level_doubt * level_unit;
     let (scale, floor) = calibration.map_or((1.0, 0.0), |c| (c.scale.0, c.floor.0));
-    let computed = shrink * shrink * independent.max(clustered) + prior;
+    let computed = shrink * shrink * independent.max(clustered) + doubt;
     let variance = scale * scale * computed + floor * floor * case_variance;
     let standard_error = libm::sqrt(variance);
     let degrees = if authors > 0 { (1.0 / concentration - 1.0 + c).max(1.0) } else { c.max(1.0) };

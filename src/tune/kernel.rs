@@ -21,6 +21,8 @@ pub const REFERENCES_MAX: usize = 8_192;
 pub struct Priors {
     pub residual: Vec<Vec<f64>>,
     pub variance: Vec<Vec<f64>>,
+    /// Squares of residuals, with the variance of the packet's cases.
+    pub second: Vec<Vec<f64>>,
 }
 
 /// A metric with a kernel of its own scale.
@@ -75,12 +77,12 @@ impl Shape {
 }
 
 /// What a kernel tells of one question: sums of weights, and per prior and outcome of residuals and
-/// variances by weight.
+/// variances and of squares of residuals by weight.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     pub weight: f64,
     pub squared: f64,
-    pub sums: Vec<[f64; 2]>,
+    pub sums: Vec<[f64; 3]>,
 }
 
 impl Told {
@@ -94,6 +96,7 @@ impl Told {
 pub fn tell(
     sample: &Sample,
     shape: &Shape,
+    kernel: Option<&Kernel>,
     queries: &[usize],
     references: &[usize],
     priors: &[Priors],
@@ -108,13 +111,11 @@ pub fn tell(
         out
     };
     let (e_q, e_p) = (embedded(queries), embedded(references));
-    let kernels: Vec<(Kernel, f64)> = BANDWIDTHS
-        .iter()
-        .map(|factor| {
-            let bandwidth = (shape.bandwidth * factor).clamp(1.0, 2_000.0);
-            (Kernel::gaussian(bandwidth), *factor)
-        })
-        .collect();
+    let of = |factor: &f64| (Kernel::gaussian((shape.bandwidth * factor).clamp(1.0, 2_000.0)), *factor);
+    let kernels: Vec<(Kernel, f64)> = match kernel {
+        Some(kernel) => vec![(kernel.clone(), 1.0)],
+        None => BANDWIDTHS.iter().map(of).collect(),
+    };
     let outcomes = sample.outcomes.len();
     let (views_q, views_p) = (e_q.view(), e_p.view());
     let (rows_q, rows_p) = (embed::rows(&views_q), embed::rows(&views_p));
@@ -122,7 +123,7 @@ pub fn tell(
         .par_iter()
         .zip(rows_q)
         .map(|(&query, embedding)| {
-            let empty = Told { sums: vec![[0.0; 2]; priors.len() * outcomes], ..Told::default() };
+            let empty = Told { sums: vec![[0.0; 3]; priors.len() * outcomes], ..Told::default() };
             let mut told = vec![empty; kernels.len()];
             for (&reference, other) in references.iter().zip(rows_p) {
                 if !apart(query, reference) {
@@ -142,6 +143,7 @@ pub fn tell(
                         for (outcome, sum) in sums.iter_mut().enumerate() {
                             sum[0] += w * prior.residual[outcome][reference];
                             sum[1] += w * prior.variance[outcome][reference];
+                            sum[2] += w * prior.second[outcome][reference];
                         }
                     }
                 }

@@ -20,7 +20,7 @@ const QUERIES: usize = 256;
 /// is kept.
 const STEPS: usize = 160;
 const RATE: f32 = 0.04;
-const SNAPSHOTS: usize = 4;
+const SNAPSHOTS: usize = 2;
 
 /// A x for each varying slot: rows of the embedding x varying slots, in units of a signal's slot.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@
 //! 2. [`levels`]: how strongly authors have a level of their own.
 //! 3. [`shapes`]: metric, kernel, and the strength of the prior beside it.
 
+pub mod calibrate;
 pub mod kernel;
 pub mod levels;
 pub mod linear;
@@ -19,8 +20,9 @@ pub mod sample;
 pub mod scores;
 pub mod shapes;
 pub mod trees;
+pub mod trust;
 
-use crate::domain::prior::{Link, Prior, Scores, logistic_table};
+use crate::domain::prior::{FoldsBy, Link, Prior, Scores, logistic_table};
 use crate::domain::view::{Bits, Options};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
@@ -55,30 +57,25 @@ pub fn is_better(a: &[f64], b: &[f64], deviations: f64) -> bool {
 fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
     let ask_ms = packets.iter().map(|packet| packet.observed_at()).max().unwrap_or(0);
     let live = live(packets, ask_ms);
-    let sample = Sample::new(schema, &live);
-    let mut report = vec![format!(
-        "{} packets of {} authors; folds by {}",
-        sample.len(),
-        sample.authors,
-        if sample.folds_by == crate::domain::prior::FoldsBy::Author { "author" } else { "evidence" }
-    )];
+    let mut sample = Sample::new(schema, &live);
+    let by = if sample.folds_by == FoldsBy::Author { "author" } else { "evidence" };
+    let mut report = vec![format!("{} packets of {} authors; folds by {by}", sample.len(), sample.authors)];
     let bins = trees::Bins::new(&sample);
-    // Per outcome: mean, linear, best, and the best drawn half-way to the mean.
-    let mut kinds: Vec<[Candidate; 4]> = vec![];
-    for (index, values) in sample.outcomes.iter().enumerate() {
-        let name = &schema.outcomes[index].name;
-        let candidates = scores::candidates(&sample, index, &bins, 1.0);
-        for candidate in &candidates {
-            report.push(format!("{name}: {} loses {:.5}", candidate.name, candidate.loss));
+    let mut kinds = priors(schema, &sample, &bins, &mut report);
+    let trust = trust::choose(&sample, &kinds, &mut report);
+    if let Some(found) = trust.as_ref().filter(|found| found.doubted > 0) {
+        // What liars taught must go before others are judged by it: fits and judgement once more.
+        sample.trust(&found.trust);
+        kinds = priors(schema, &sample, &bins, &mut report);
+        if let Some(again) = trust::choose(&sample, &kinds, &mut report) {
+            sample.trust(&again.trust);
+            kinds = priors(schema, &sample, &bins, &mut report);
         }
-        let best = scores::choose(&sample, values, &candidates);
-        report.push(format!("{name}: chosen {}", best.name));
-        let soft = scores::mix(&sample, values, &best, &candidates[0], 0.6);
-        kinds.push([candidates[0].clone(), candidates[1].clone(), best, soft]);
     }
-    let mode = std::env::var("QMODE").unwrap_or_default();
-    let offset = if mode == "prior" || mode == "kernel" { None } else { levels::choose(&sample, &kinds, &mut report) };
-    let chosen = if mode == "prior" || mode == "offset" { shapes::Chosen { metric: base.metric.clone(), kernel: base.kernel.clone(), prior: 2, strength: 1e6 } } else { shapes::choose(&sample, base, &kinds, offset, &mut report) };
+    let offset = levels::choose(&sample, &kinds, &mut report);
+    let setting = shapes::Setting::new(&sample, &kinds, offset);
+    let chosen = shapes::choose(&sample, base, &setting, &mut report);
+    let calibration = calibrate::calibrate(&sample, &setting, &chosen, base.level);
     let outcomes: Vec<_> = sample
         .outcomes
         .iter()
@@ -92,13 +89,34 @@ fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
         logistic: if binary { logistic_table() } else { vec![] },
         outcomes,
     };
+    let options = Options {
+        own_offset: offset.map(Bits),
+        trust: trust.map(|found| found.options),
+        calibration,
+    };
     let view = View {
         metric: chosen.metric,
         kernel: chosen.kernel,
         prior: Prior::Scores(Arc::new(scores)),
         finish: 2,
-        options: Some(Options { own_offset: offset.map(Bits), ..Options::default() }),
+        options: Some(options),
         ..base.clone()
     };
     Tuned { view, report }
+}
+
+/// Per outcome: mean, linear, best, and the best drawn toward the mean.
+fn priors(schema: &Schema, sample: &Sample, bins: &trees::Bins, report: &mut Vec<String>) -> Vec<[Candidate; 4]> {
+    let one = |(index, values): (usize, &sample::Values)| {
+        let name = &schema.outcomes[index].name;
+        let candidates = scores::candidates(sample, index, bins, 1.0);
+        for candidate in &candidates {
+            report.push(format!("{name}: {} loses {:.5}", candidate.name, candidate.loss));
+        }
+        let best = scores::choose(sample, values, &candidates);
+        report.push(format!("{name}: chosen {}", best.name));
+        let soft = scores::mix(sample, values, &best, &candidates[0], 0.6);
+        [candidates[0].clone(), candidates[1].clone(), best, soft]
+    };
+    sample.outcomes.iter().enumerate().map(one).collect()
 }

@@ -14,7 +14,9 @@ const FOLD_SHARE_MIN: f64 = 0.1;
 /// Live packets in ascending order of id.
 pub struct Sample {
     pub signals: Vec<[i8; SLOTS]>,
-    /// Cases of each packet, as the weight of its row.
+    /// Cases of each packet.
+    pub cases: Vec<u16>,
+    /// What each packet counts: its cases, times what its author is trusted.
     pub weights: Vec<f64>,
     /// Index of each packet's author.
     pub author: Vec<usize>,
@@ -59,6 +61,7 @@ impl Sample {
         let signals: Vec<[i8; SLOTS]> = packets.iter().map(|live| *live.packet.signal()).collect();
         let varies = |&slot: &usize| signals.iter().any(|signal| signal[slot] != signals[0][slot]);
         Sample {
+            cases: packets.iter().map(|live| live.packet.cases()).collect(),
             author: packets.iter().map(|live| index[live.packet.author()]).collect(),
             authors: index.len(),
             folds_by,
@@ -79,6 +82,13 @@ impl Sample {
             FoldsBy::Evidence => self.fold[a] != self.fold[b],
         };
         apart && self.scope[a] == self.scope[b]
+    }
+
+    /// Weighs packets by what their authors are trusted, 0..=4,096.
+    pub fn trust(&mut self, trust: &[u16]) {
+        for (row, weight) in self.weights.iter_mut().enumerate() {
+            *weight = f64::from(self.cases[row]) * f64::from(trust[self.author[row]]) / 4_096.0;
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -14,11 +14,12 @@ use rand_chacha::ChaCha12Rng;
 /// Below so many packets a metric is learned without each fold in turn; above it without one fold.
 const CROSS_FITTED: usize = 3_000;
 /// A kernel must be better than none by so many standard errors.
-const DEVIATIONS: f64 = 1.0;
+const DEVIATIONS: f64 = 2.0;
 /// A learned metric is not tried with fewer packets.
 const LEARNED_PACKETS_MIN: usize = 100;
 
 /// What was found.
+#[derive(Clone)]
 pub struct Chosen {
     pub metric: Metric,
     pub kernel: Kernel,
@@ -42,20 +43,20 @@ struct Trial {
 }
 
 /// What the questions to a kernel are made of, under all priors.
-struct Setting<'a> {
+pub struct Setting<'a> {
     sample: &'a Sample,
     kinds: &'a [[Candidate; 4]],
-    priors: Vec<Priors>,
+    pub priors: Vec<Priors>,
     /// Per prior and outcome: margins with the own level of each packet's author, and the mean variance.
-    margins: Vec<Vec<(Vec<f64>, f64)>>,
+    pub margins: Vec<Vec<(Vec<f64>, f64)>>,
 }
 
 impl<'a> Setting<'a> {
-    fn new(sample: &'a Sample, kinds: &'a [[Candidate; 4]], offset: Option<f64>) -> Setting<'a> {
+    pub fn new(sample: &'a Sample, kinds: &'a [[Candidate; 4]], offset: Option<f64>) -> Setting<'a> {
         let mut priors = vec![];
         let mut margins = vec![];
         for kind in 0..4 {
-            let mut prior = Priors { residual: vec![], variance: vec![] };
+            let mut prior = Priors { residual: vec![], variance: vec![], second: vec![] };
             let mut of_outcomes = vec![];
             for (outcome, kinds) in kinds.iter().enumerate() {
                 let binary = sample.outcomes[outcome].binary;
@@ -71,6 +72,8 @@ impl<'a> Setting<'a> {
                     }
                 }
                 of_outcomes.push((with_levels, residuals.mean_variance));
+                let squares = residuals.residual.iter().zip(&sample.outcomes[outcome].variance);
+                prior.second.push(squares.map(|(r, s)| r * r + s).collect());
                 prior.residual.push(residuals.residual);
                 prior.variance.push(residuals.variance);
             }
@@ -88,7 +91,7 @@ impl<'a> Setting<'a> {
             let mut loss = 0.0;
             for (outcome, values) in self.sample.outcomes.iter().enumerate() {
                 let (margins, mean_variance) = &self.margins[prior][outcome];
-                let [r, v] = told.sums.get(prior * outcomes + outcome).copied().unwrap_or_default();
+                let [r, v, _] = told.sums.get(prior * outcomes + outcome).copied().unwrap_or_default();
                 let local = match told.weight > 0.0 {
                     true => level(n * r / told.weight, n * v / told.weight, strength * mean_variance, values.binary),
                     false => 0.0,
@@ -120,11 +123,9 @@ impl<'a> Setting<'a> {
 pub fn choose(
     sample: &Sample,
     base: &View,
-    kinds: &[[Candidate; 4]],
-    offset: Option<f64>,
+    setting: &Setting,
     report: &mut Vec<String>,
 ) -> Chosen {
-    let setting = Setting::new(sample, kinds, offset);
     let mut generator = ChaCha12Rng::seed_from_u64(5);
     let mut order: Vec<usize> = (0..sample.len()).collect();
     order.shuffle(&mut generator);
@@ -154,7 +155,7 @@ pub fn choose(
         let told: Vec<_> = shapes
             .iter()
             .zip(&queries)
-            .map(|(shape, queries)| tell(sample, shape, queries, &references, &setting.priors, apart))
+            .map(|(shape, queries)| tell(sample, shape, None, queries, &references, &setting.priors, apart))
             .collect();
         let mut best: Option<Trial> = None;
         for bandwidth in 0..told[0].len() {
@@ -247,7 +248,7 @@ pub fn choose(
 }
 
 /// Kinds of learning: the prior whose residuals are learned on, and whether the matrix is diagonal.
-const KINDS: [(usize, bool); 4] = [(0, true), (0, false), (2, true), (2, false)];
+const KINDS: [(usize, bool); 3] = [(0, true), (0, false), (2, true)];
 
 /// The standard deviation of a Gaussian kernel, from where it falls to a half.
 fn base_bandwidth(kernel: &Kernel) -> f64 {
