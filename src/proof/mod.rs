@@ -24,7 +24,8 @@
 //!
 //! *Equal* says that the answer is what these packets give, and that their authors signed them. It
 //! cannot say that no packet was left out: for that, compare the lineage root with a synthesis that
-//! somebody else published, or ask the mailbox.
+//! somebody else published, or ask the mailbox. Whoever has the file sees what was asked (signals and
+//! scopes) and the whole domain file, its `[source]` too.
 
 pub mod check;
 pub mod fields;
