@@ -1,7 +1,7 @@
 //! Answers that anybody can recompute, on any machine and without a network.
 //!
 //! A *proof* is one file: the domain, questions with their answers, and every packet that they were made
-//! from. [`check`](mod@check) reads one, recomputes the answers and compares them bit for bit; [`file`] is
+//! from. [`check`](mod@check) reads one, recomputes the answers and compares them bit for bit; [`mod@file`] is
 //! the way there and back. [`synthesis`] does the same for the synthesis packets of a mailbox.
 //!
 //! # Format
