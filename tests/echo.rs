@@ -4,7 +4,7 @@
 //! `cargo test --release --test echo -- --nocapture` prints the table.
 
 use qis::distill::Case;
-use qis::domain::{Domain, Kernel, Purpose, Table, View};
+use qis::domain::{Domain, Kernel, Purpose, Table};
 use qis::engine::{Backend, Choice, Engine};
 use qis::limits::OUTCOMES_MAX;
 use qis::mailbox::{Admission, LocalMailbox};
@@ -146,8 +146,6 @@ async fn a_thousand_rounds_of_syntheses_change_no_bit() {
     let packets = world.mailbox();
     let (_, _, coverage) = line("honest", 0, &first, &packets);
     assert!(coverage >= 0.8, "the test's own world: {coverage}");
-    let root = world.nodes[0].packets(&[]).len();
-    assert_eq!(root, 0);
     for round in 1..=ROUNDS {
         // Three nodes publish, a fourth deposits what it has pulled again, twice.
         for turn in 0..3 {
@@ -179,8 +177,7 @@ async fn a_thousand_rounds_of_syntheses_change_no_bit() {
     assert!(syntheses >= QUESTIONS, "{syntheses}");
     // Somebody who starts now, with all of them in the mailbox, gets the same bits.
     let mut fresh = World::new().await;
-    let everything: Vec<Verified> = packets.clone();
-    fresh.nodes[3].deposit(&everything).await.unwrap();
+    fresh.nodes[3].deposit(&packets).await.unwrap();
     assert!(fresh.ask().await == first, "a newcomer's answers");
     let observed = |packets: &[Verified]| packets.iter().filter(|p| p.kind() == Kind::Observed).count();
     assert_eq!(observed(&packets), usize::from(NODES) * 60);
@@ -194,7 +191,6 @@ async fn answers_that_pose_as_observations_collapse() {
     let first = world.ask().await;
     let (cases_before, width_before, coverage_before) = line("naive", 0, &first, &world.mailbox());
     let mut last = (0.0, 0.0, 0.0);
-    let view: View = world.domain.views[0].clone();
     let schema = world.domain.schema.id();
     for round in 1..=NAIVE_ROUNDS {
         for node in 0..usize::from(NODES) {
@@ -231,5 +227,4 @@ async fn answers_that_pose_as_observations_collapse() {
     assert!(cases > 500.0 * cases_before, "{cases} effective cases after {cases_before}");
     assert!(width < width_before / 4.0, "{width} after {width_before}");
     assert!(coverage < coverage_before / 2.0, "{coverage} after {coverage_before}");
-    assert_eq!(view.level, 90);
 }

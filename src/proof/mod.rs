@@ -1,7 +1,7 @@
 //! Answers that anybody can recompute, on any machine and without a network.
 //!
 //! A *proof* is one file: the domain, questions with their answers, and every packet that they were made
-//! from. [`check`](mod@check) reads one, recomputes the answers and compares them bit for bit; [`file`] is
+//! from. [`check`](mod@check) reads one, recomputes the answers and compares them bit for bit; [`mod@file`] is
 //! the way there and back. [`synthesis`] does the same for the synthesis packets of a mailbox.
 //!
 //! # Format
@@ -24,7 +24,8 @@
 //!
 //! *Equal* says that the answer is what these packets give, and that their authors signed them. It
 //! cannot say that no packet was left out: for that, compare the lineage root with a synthesis that
-//! somebody else published, or ask the mailbox.
+//! somebody else published, or ask the mailbox. Whoever has the file sees what was asked (signals and
+//! scopes) and the whole domain file, its `[source]` too.
 
 pub mod check;
 pub mod fields;
