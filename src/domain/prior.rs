@@ -12,7 +12,7 @@
 //! A score fitted to a packet fits it too well, so residuals are *cross-fitted*: a score is fitted four
 //! times, each time without a fourth of the packets (a *fold*), and a packet is predicted by the fit
 //! that did not see it. Folds go by author, whose cases resemble each other; where authors are too few for that, by
-//! evidence. A question is predicted by the fit to everything.
+//! evidence. A question is predicted by the mean of all five fits, which see it as little as each other.
 
 use super::view::Bits;
 use crate::limits::SLOTS;

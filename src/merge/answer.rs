@@ -278,7 +278,7 @@ impl<'a> Finisher<'a> {
             let spread: f64 = fits.iter().map(|fit| (fit - mean) * (fit - mean)).sum();
             let (levels, doubts) = (self.levels.get(outcome), self.doubts.get(outcome));
             Asked {
-                score: f64::from(score.whole.of(signal)) / unit,
+                score: (f64::from(score.whole.of(signal)) / unit + mean * FOLDS as f64) / (FOLDS + 1) as f64,
                 doubt: spread * (FOLDS - 1) as f64 / FOLDS as f64,
                 level: levels.zip(asker).map_or(0.0, |(levels, asker)| levels[asker]),
                 level_doubt: doubts.map_or(0.0, |doubts| doubts[asker.unwrap_or(doubts.len() - 1)]),

@@ -103,7 +103,7 @@ pub fn logistic(x: f64) -> f64 {
 /// A question's own part of an estimate, in logits or as fractions of the range.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked {
-    /// What the prior says, by the fit to everything.
+    /// What the prior says: the mean of all its fits.
     pub score: f64,
     /// The doubt of the score, squared: (F-1)/F sum_f (f - mean)^2.
     pub doubt: f64,

@@ -135,8 +135,8 @@ fn best_linear(sample: &Sample, values: &Values) -> Candidate {
 /// The ways of growing that compete; `effort` scales the rounds.
 fn growths(sample: &Sample, effort: f64) -> Vec<Growth> {
     let cases: f64 = sample.weights.iter().sum();
-    let rate = if cases < 3_000.0 { 0.04 } else { 0.08 };
-    let rounds = ((if cases < 3_000.0 { 300.0 } else { 240.0 }) * effort) as usize;
+    let rate = if cases < 3_000.0 { 0.04 } else { 0.06 };
+    let rounds = (320.0 * effort) as usize;
     let rounds = rounds.clamp(20, TREES_MAX / 2);
     let growth = |depth, leaf_min, slots| Growth { depth, rate, rounds, leaf_min, penalty: 1.0, rows: 0.7, slots };
     if cases < 3_000.0 {

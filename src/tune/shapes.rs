@@ -47,7 +47,7 @@ pub struct Setting<'a> {
     sample: &'a Sample,
     kinds: &'a [[Candidate; 4]],
     pub priors: Vec<Priors>,
-    /// Per prior and outcome: margins with the own level of each packet's author, and the mean variance.
+    /// Per prior and outcome: margins of what anybody is told, whose level is not known, and the mean variance.
     pub margins: Vec<Vec<(Vec<f64>, f64)>>,
 }
 
@@ -62,16 +62,13 @@ impl<'a> Setting<'a> {
                 let binary = sample.outcomes[outcome].binary;
                 let fit = &kinds[kind];
                 let mut residuals = Residuals::of(sample, outcome, &fit.margins);
-                let mut with_levels = fit.margins.clone();
                 if let Some(strength) = offset {
-                    let others = residuals.levels_of_others(sample, binary, strength);
-                    with_levels.iter_mut().zip(others).for_each(|(margin, level)| *margin += level);
                     let levels = residuals.levels(sample, binary, strength);
                     for row in 0..sample.len() {
                         residuals.residual[row] -= levels[sample.author[row]] * residuals.variance[row];
                     }
                 }
-                of_outcomes.push((with_levels, residuals.mean_variance));
+                of_outcomes.push((fit.margins.clone(), residuals.mean_variance));
                 let squares = residuals.residual.iter().zip(&sample.outcomes[outcome].variance);
                 prior.second.push(squares.map(|(r, s)| r * r + s).collect());
                 prior.residual.push(residuals.residual);

@@ -10,7 +10,7 @@ const LEVELS_MAX: usize = 24;
 const HASHED_SLOTS: usize = 16;
 const HASHED_SLOTS_MIN: usize = 8;
 /// Thermometer thresholds of a numeric feature where slots allow.
-const THRESHOLDS: usize = 4;
+const THRESHOLDS: usize = 6;
 /// Whole numbers with at most this many neighbouring values are ordinal.
 const ORDINAL_LEVELS_MAX: usize = 6;
 
