@@ -1,5 +1,6 @@
 //! The demo as a user runs it, small: real QUIC, real stores, a real report.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -38,6 +39,19 @@ fn nodes_get_smarter_and_survive_a_kill() {
     assert!(of(last, "swarm") > of(&steps[0], "swarm") + 0.2, "{report}");
     assert!(of(last, "swarm") > of(last, "local") + 0.2, "{report}");
     assert_eq!(report["mailbox_after"].as_u64(), report["mailbox_before"].as_u64().map(|n| n + 1));
+    // Who gives and who asks: every node by its own author's key, the packets those of the steps.
+    let participation = report["participation"].as_array().unwrap();
+    assert_eq!(participation.len(), 12);
+    let authors: BTreeSet<&str> = participation.iter().map(|row| row["author"].as_str().unwrap()).collect();
+    assert_eq!(authors.len(), 12, "one author a node");
+    for (node, row) in participation.iter().enumerate() {
+        assert_eq!(row["node"].as_u64(), Some(node as u64));
+        let (deposited, asked) = (of(row, "deposited"), of(row, "asked"));
+        assert!(deposited >= 1.0 && asked >= 1.0, "each node deposits what it has seen, and asks: {row}");
+        assert_eq!(of(row, "deposits_per_ask"), deposited / asked);
+    }
+    let pulled: f64 = participation.iter().map(|row| of(row, "pulled")).sum();
+    assert!(pulled >= of(last, "packets"), "{pulled}");
     // Eight replicas, three nodes killed: every question is answered as before, to the bit.
     let after = &report["after_kill"];
     assert_eq!(after["killed"], 3);
@@ -45,6 +59,7 @@ fn nodes_get_smarter_and_survive_a_kill() {
     assert_eq!(after["equal"], after["asked"]);
     let html = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert_eq!(html.matches("<svg").count(), 4 + 24, "four plots and the cases");
+    assert_eq!(html.matches("<tr><td>").count(), 5 + 12, "a row a step, and one a node");
     assert!(!html.contains("http://") || !html.contains("src="), "self-contained");
 }
 

@@ -1,4 +1,4 @@
-//! Folders as mailboxes, and signed receipts, as a user meets them.
+//! Folders as mailboxes, swarms with lists or look-ups, and signed receipts, as a user meets them.
 #![cfg(unix)]
 
 mod support;
@@ -131,6 +131,71 @@ fn wrong_places_are_refused_with_what_to_do() {
         .output()
         .unwrap();
     refused(&output, 1, &["s3://bucket/x", "AWS_ENDPOINT", "AWS_ALLOW_HTTP"]);
+}
+
+/// Asks until the swarm gives all that was deposited: nodes that have just started may not have met.
+fn ask_until_all(folder: &Folder, more: &[&str]) -> Value {
+    let mut answer = Value::Null;
+    for _ in 0..40 {
+        answer = json(&folder.ask(more));
+        if answer["packets"] == 60 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    answer
+}
+
+#[test]
+fn a_swarm_with_signed_lists_takes_and_gives_what_its_authors_sign() {
+    let folder = Folder::new();
+    let domain = folder.path("ward.toml");
+    let path = |n: usize| folder.0.path().join(n.to_string());
+    // Each node makes its key when it first starts.
+    let keys = (0..3).map(|n| Node::start(&path(n), "127.0.0.1:0", &[], &[]).peer.clone());
+    let keys: Vec<String> = keys.collect();
+    let (ward, list) = (folder.path("ward"), folder.path("ward/swarm.qsl"));
+    assert!(qis(&["swarm", "create", &ward]).status.success());
+    let admit = ["swarm", "admit", &ward, "--node", &keys[0], &keys[1], &keys[2]];
+    let mine = ["--author", &folder.path("me.json")];
+    assert!(qis(&[&admit[..], &mine].concat()).status.success());
+
+    let more = ["--domain", &domain, "--swarm", &list];
+    let first = Node::start(&path(0), "127.0.0.1:0", &[], &more);
+    let others = [1, 2].map(|n| Node::start(&path(n), "127.0.0.1:0", &[&first.listen], &more));
+    let (peer, expected) =
+        (first.listen.to_string(), json(&folder.ask(&["--packets", &folder.path("mine.qpk")])));
+    let way = ["--peer", &peer, "--swarm", &list];
+    assert_eq!(json(&folder.deposit(&way))["stored"], 60);
+    assert_eq!(ask_until_all(&folder, &way), expected);
+
+    // Whoever is revoked deposits no more, as soon as the nodes have the newer list.
+    assert!(qis(&[&["swarm", "revoke", &ward], &mine[..]].concat()).status.success());
+    let published = qis(&["swarm", "publish", &ward, "--peer", &peer]);
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    refused(&folder.deposit(&way), 3, &["60 of 60 packets were rejected"]);
+    drop(others);
+}
+
+#[test]
+fn replicas_are_looked_up_where_the_nodes_do_it() {
+    let folder = Folder::new();
+    let domain = folder.path("ward.toml");
+    let path = |n: usize| folder.0.path().join(n.to_string());
+    let more = ["--domain", &domain, "--routing", "kademlia"];
+    let mut nodes = vec![Node::start(&path(0), "127.0.0.1:0", &[], &more)];
+    for n in 1..5 {
+        let node = Node::start(&path(n), "127.0.0.1:0", &[&nodes[0].listen], &more);
+        nodes.push(node);
+    }
+    let expected = json(&folder.ask(&["--packets", &folder.path("mine.qpk")]));
+    let peer = nodes[1].listen.to_string();
+    let way = ["--peer", &peer, "--routing", "kademlia"];
+    assert_eq!(json(&folder.deposit(&way))["packets"], 60);
+    assert_eq!(ask_until_all(&folder, &way), expected);
+    // Through another node, the same mailboxes.
+    let other = nodes[4].listen.to_string();
+    assert_eq!(ask_until_all(&folder, &["--peer", &other, "--routing", "kademlia"]), expected);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 mod support;
 
 use futures::future::join_all;
+use qis::limits::REPLICAS;
 use qis::mailbox::{Mailbox, Position, Receipt};
 use qis::net::{Config, NetHandle, PeerId, SignedReceipt, Storage, node_key, start};
+use qis::node::closest;
 use qis::node::lists::{Draft as ListDraft, ListKind, Lists, SwarmKey, Validity};
 use qis::node::quota::{Allowance, Rate, Rates};
 use qis::packet::{AuthorKey, Id, Verified};
@@ -28,6 +30,18 @@ async fn open_node(seed: u8, peers: Vec<qis::net::Multiaddr>) -> (NetHandle, Arc
     let storage = Storage { store: store.clone(), admission: Arc::new(|_, _, _| Ok(())) };
     let mut config = Config::node(identity, storage, peers);
     config.repair_packets_per_second = 0;
+    (start(config).await.expect("a node on a free port"), store)
+}
+
+async fn open_node_that_hands_over(
+    seed: u8,
+    peers: Vec<qis::net::Multiaddr>,
+    grace: Duration,
+) -> (NetHandle, Arc<MemoryStore>) {
+    let store = Arc::new(MemoryStore::new([seed; 32]));
+    let storage = Storage { store: store.clone(), admission: Arc::new(|_, _, _| Ok(())) };
+    let mut config = Config::node(identity(seed), storage, peers);
+    config.hand_over_after = Some(grace);
     (start(config).await.expect("a node on a free port"), store)
 }
 
@@ -102,6 +116,80 @@ async fn what_was_superseded_and_retracted_spreads_by_repair_too() {
     wait_long(|| store.digest(&ADDRESS).unwrap() == expected, "the same digest").await;
     assert_eq!(full.digest(&ADDRESS).unwrap(), expected, "the retracted packet did not come back");
     drop(second);
+}
+
+/// The first node holds everything while it is alone, and hands over what belongs to others once those
+/// hold it: no packet is on fewer than eight disks at any time.
+#[tokio::test(flavor = "multi_thread")]
+async fn mailboxes_that_belong_to_others_now_are_handed_over_once_those_hold_them() {
+    let first = open_node_that_hands_over(1, vec![], Duration::from_secs(2)).await;
+    let batch = spread(&packets(1, 0..400), 100);
+    let receipts = first.0.mailbox().deposit(&batch).await.unwrap();
+    assert!(receipts.iter().all(|receipt| *receipt == Receipt::Stored));
+    let mut nodes = vec![first];
+    for number in 2..=20 {
+        let seed = nodes[0].0.dial_addresses();
+        nodes.push(open_node_that_hands_over(number, seed, Duration::from_secs(2)).await);
+    }
+    let keys: Vec<_> = nodes.iter().map(|(node, _)| node.key()).collect();
+    let belongs =
+        |address: &[u8; 32], node: usize| closest(address, keys.clone(), REPLICAS).contains(&keys[node]);
+    let addresses: std::collections::BTreeSet<[u8; 32]> = batch.iter().map(|(address, _)| *address).collect();
+    let foreign = addresses.iter().filter(|address| !belongs(address, 0)).count();
+    assert!(foreign > 30, "{foreign} mailboxes of 100 belong to others");
+    let started = Instant::now();
+    let handed_over = || {
+        // Nothing goes before eight others have it.
+        for address in &addresses {
+            let full = nodes.iter().filter(|(_, store)| store.digest(address).unwrap().count == 4).count();
+            let kept = nodes[0].1.digest(address).unwrap().count == 4;
+            assert!(kept || full >= REPLICAS, "{full} disks hold a mailbox that the first has left");
+        }
+        (0..nodes.len()).all(|node| {
+            let held = |address: &&[u8; 32]| nodes[node].1.digest(address).unwrap().count > 0;
+            addresses.iter().filter(held).all(|address| belongs(address, node))
+        })
+    };
+    wait_long(handed_over, "every mailbox to lie on its replicas alone").await;
+    println!("{foreign} mailboxes of 100 were handed over after {:?}", started.elapsed());
+    for address in &addresses {
+        let full = (0..nodes.len()).filter(|node| nodes[*node].1.digest(address).unwrap().count == 4);
+        assert_eq!(full.filter(|node| belongs(address, *node)).count(), REPLICAS);
+    }
+    let reader = client(nodes[3].0.dial_addresses()).await;
+    for address in &addresses {
+        assert_eq!(reader.mailbox().pull(address, &Position::default()).await.unwrap().packets.len(), 4);
+    }
+}
+
+/// A storage node that knows nobody yet would acknowledge with its own disk alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_just_started_deposits_to_the_replicas_of_the_whole_swarm() {
+    let mut nodes = vec![open_node(1, vec![]).await];
+    for number in 2..=12 {
+        nodes.push(open_node(number, nodes[0].0.dial_addresses()).await);
+    }
+    for (node, _) in &nodes {
+        wait_for(|| node.peers().len() == 11, "full membership").await;
+    }
+    // It is given one node, which tells it of the others.
+    let (late, own) = open_node(13, nodes[0].0.dial_addresses()).await;
+    let batch = spread(&packets(1, 0..40), 40);
+    let receipts = late.mailbox().deposit(&batch).await.unwrap();
+    assert!(receipts.iter().all(|receipt| *receipt == Receipt::Stored), "{receipts:?}");
+    assert_eq!(late.peers().len(), 12, "it knew everybody");
+    let mut keys: Vec<_> = nodes.iter().map(|(node, store)| (node.key(), store.clone())).collect();
+    keys.push((late.key(), own));
+    let holds = |address: &[u8; 32], key| {
+        let (_, store) = keys.iter().find(|(other, _)| *other == key).expect("a node of the test");
+        store.digest(address).unwrap().count == 1
+    };
+    for (address, _) in &batch {
+        let replicas = closest(address, keys.iter().map(|(key, _)| *key), REPLICAS);
+        wait_for(|| replicas.iter().all(|key| holds(address, *key)), "the eight closest to hold it").await;
+        let holders = keys.iter().filter(|(key, _)| holds(address, *key)).count();
+        assert_eq!(holders, REPLICAS, "and nobody else");
+    }
 }
 
 fn validity() -> Validity {

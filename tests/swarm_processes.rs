@@ -263,5 +263,7 @@ async fn a_node_with_seventeen_connections_is_small() {
         }
     }
     let most = mib(*resident.iter().max().unwrap());
-    assert!(most < 64.0, "a node takes {most:.1} MiB");
+    // Most of it is the program itself, and an unoptimised one is larger.
+    let bound = if cfg!(debug_assertions) { 64.0 } else { 20.0 };
+    assert!(most <= bound, "a node takes {most:.1} MiB");
 }

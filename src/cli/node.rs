@@ -12,6 +12,9 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -48,6 +51,10 @@ pub struct Arguments {
     /// Serve status and metrics on this TCP address too, beside the socket in the store's folder
     #[arg(long, value_name = "IP:PORT")]
     http: Option<SocketAddr>,
+    /// Days after which a mailbox that belongs to other nodes now goes from this disk, as soon as each of its
+    /// replicas has confirmed that it holds all of it; 0 keeps it for good
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    hand_over_days: u32,
     #[command(flatten)]
     bounds: Bounds,
     /// Print one JSON line when ready
@@ -149,6 +156,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         disk_bytes_max: bounds.disk_bytes,
         rates: bounds.rates(),
         repair_packets_per_second: bounds.repair_packets,
+        hand_over_after: (arguments.hand_over_days > 0).then(|| DAY.saturating_mul(arguments.hand_over_days)),
     };
     let runtime = runtime().map_err(NodeError::Runtime)?;
     runtime.block_on(async {

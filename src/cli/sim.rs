@@ -1,8 +1,12 @@
 //! `qis sim`: the swarm on one machine, without sockets.
 
+use super::node::RoutingName;
 use super::{Failure, output};
+use crate::net::Routing as How;
 use crate::sim::routing::{self, Row};
-use crate::sim::swarm::{self, Broken, Config, Fault, NODES_MAX, NODES_MIN, Plant, Report};
+use crate::sim::swarm::{
+    self, Broken, Config, Fault, MEMBERSHIP_NODES_MAX, NODES_MAX, NODES_MIN, Plant, Report,
+};
 use clap::value_parser;
 
 #[derive(clap::Args)]
@@ -20,6 +24,10 @@ struct Swarm {
     /// Storage nodes at the beginning; a quarter as many gateways come on top
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(NODES_MIN as i64..=NODES_MAX as i64))]
     nodes: u32,
+    /// How the replicas of a mailbox are found: everybody knows everybody, or look-ups [default: membership up to
+    /// 910 nodes, kademlia beyond]
+    #[arg(long, value_enum, value_name = "HOW")]
+    routing: Option<RoutingName>,
     /// Events; the calm in which all must come right follows them
     #[arg(long, value_name = "S", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..))]
     steps: u64,
@@ -78,13 +86,14 @@ fn swarm(arguments: &Swarm) -> Result<(), Failure> {
             Failure::usage(format!("--plant: one of {}", Plant::ALL.map(Plant::name).join(", ")))
         })?),
     };
-    let config = Config {
-        nodes: arguments.nodes as usize,
-        steps: arguments.steps,
-        seed: arguments.seed,
-        faults,
-        plant,
-    };
+    let nodes = arguments.nodes as usize;
+    let routing = arguments.routing.map_or(Config::routing_for(nodes), How::from);
+    if routing == How::Membership && nodes > MEMBERSHIP_NODES_MAX {
+        let message =
+            format!("--routing membership: {MEMBERSHIP_NODES_MAX} nodes at most, because each lists all");
+        return Err(Failure::usage(message));
+    }
+    let config = Config { nodes, routing, steps: arguments.steps, seed: arguments.seed, faults, plant };
     let progress = output::progress(arguments.steps, "steps");
     let result = swarm::run(&config, |step| progress.set_position(step));
     progress.finish_and_clear();
@@ -106,8 +115,13 @@ fn swarm(arguments: &Swarm) -> Result<(), Failure> {
 /// What to run to see it again.
 fn replay(arguments: &Swarm, broken: &Broken) -> String {
     let plant = arguments.plant.as_ref().map(|name| format!(" --plant {name}")).unwrap_or_default();
+    let routing = match arguments.routing.map(How::from) {
+        None => "",
+        Some(How::Membership) => " --routing membership",
+        Some(How::Kademlia) => " --routing kademlia",
+    };
     format!(
-        "again: qis sim --nodes {} --steps {} --seed {} --faults {}{plant}",
+        "again: qis sim --nodes {} --steps {} --seed {} --faults {}{routing}{plant}",
         arguments.nodes, arguments.steps, broken.seed, arguments.faults
     )
 }
@@ -127,7 +141,17 @@ fn show(report: &Report) {
         "pulls",
         format!("{}, {} packets; {} failed", counts.pulls, counts.packets_pulled, counts.pulls_failed),
     );
-    line("repair", format!("{} packets fetched", counts.packets_repaired));
+    if counts.lookups > 0 {
+        let (lookups, questions) = (counts.lookups, counts.lookup_questions);
+        line("look-ups", format!("{lookups}, {:.1} questions each", questions as f64 / lookups as f64));
+    }
+    line(
+        "repair",
+        format!(
+            "{} packets fetched, {} mailboxes handed over",
+            counts.packets_repaired, counts.mailboxes_left
+        ),
+    );
     line("no answer", format!("{} questions; {} lies told", counts.questions_without_answer, counts.lies));
     let faults: Vec<String> = counts.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
     line("faults", if faults.is_empty() { "none".into() } else { faults.join(", ") });

@@ -4,7 +4,7 @@ pub mod fleet;
 pub mod report;
 
 pub use fleet::{Fleet, FleetError, QuicFleet};
-pub use report::{AfterKill, Example, Report, Step};
+pub use report::{AfterKill, Example, Participant, Report, Step};
 
 use crate::distill::{Case, Gatherer};
 use crate::domain::{OutcomeKind, Schema, View};
@@ -14,7 +14,7 @@ use crate::eval::split::{deal, generator, split};
 use crate::eval::{Mailboxes, Nodes, Setting, score};
 use crate::mailbox::Mailbox;
 use crate::merge::Answer;
-use crate::packet::AuthorKey;
+use crate::packet::{AuthorKey, hex};
 use crate::run::learner::{Learner, LearnerError, Moved};
 use futures::future::{join_all, try_join_all};
 use rand::RngExt;
@@ -114,6 +114,7 @@ pub async fn play<F: Fleet>(
     }
     let (mailbox_before, mailbox_after) = stage.one_more_outcome(&train).await?;
     tell(Event::Grew { before: mailbox_before, after: mailbox_after });
+    let participation = stage.participation();
     let killed = stage.victims();
     let before = stage.ask_afresh(fleet, &killed).await?;
     for &node in &killed {
@@ -140,6 +141,7 @@ pub async fn play<F: Fleet>(
         steps,
         mailbox_before,
         mailbox_after,
+        participation,
         after_kill,
         examples: stage.examples(&before),
     })
@@ -276,6 +278,16 @@ impl<'a, M: Mailbox> Stage<'a, M> {
         learner.observe(&[group]).await?;
         let after = learner.mailbox().stat(&address).await.map_err(LearnerError::from)?;
         Ok((before.packets, after.packets))
+    }
+
+    /// What each node has given and asked so far.
+    fn participation(&self) -> Vec<Participant> {
+        let one = |(node, learner): (usize, &Learner<M>)| {
+            let Moved { deposited, asked, pulled, .. } = learner.moved();
+            let deposits_per_ask = (asked > 0).then(|| deposited as f64 / asked as f64);
+            Participant { node, author: hex(learner.author()), deposited, asked, pulled, deposits_per_ask }
+        };
+        self.learners.iter().enumerate().map(one).collect()
     }
 
     /// Nodes to kill, by seed; the first node stays, so that somebody can ask.

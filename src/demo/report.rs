@@ -27,6 +27,22 @@ pub struct Step {
     pub synthesise_ms: f64,
 }
 
+/// What one node, whose packets one author signs, gave to the swarm and took from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Participant {
+    pub node: usize,
+    /// Key of the author, hexadecimal.
+    pub author: String,
+    /// Packets acknowledged, once for each mailbox that they lie in.
+    pub deposited: u64,
+    /// Questions: reads of a mailbox that were begun.
+    pub asked: u64,
+    /// Packets that the questions brought.
+    pub pulled: u64,
+    /// `None` where nothing was asked.
+    pub deposits_per_ask: Option<f64>,
+}
+
 /// Answers before and after nodes were killed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct AfterKill {
@@ -63,6 +79,8 @@ pub struct Report {
     /// Packets in one mailbox before and after a new outcome was deposited.
     pub mailbox_before: u64,
     pub mailbox_after: u64,
+    /// By node, from the start until nodes were killed.
+    pub participation: Vec<Participant>,
     pub after_kill: AfterKill,
     pub examples: Vec<Example>,
 }
@@ -116,6 +134,7 @@ pub fn html(report: &Report) -> String {
             quality(step.pooled),
         );
     }
+    let participation: String = report.participation.iter().map(participant).collect();
     let examples: String = report.examples.iter().map(example).collect();
     let kill = report.after_kill;
     format!(
@@ -133,6 +152,11 @@ pub fn html(report: &Report) -> String {
          <p>A new outcome was deposited: its mailbox grew from {before} to {after} packets.</p>\
          <p>{killed} nodes were killed without goodbye. Of {asked} questions asked again, {answered} were \
          answered, {equal} of them equal to the bit.</p>\
+         <h2>Who gives, who asks</h2>\
+         <p>The loop lives of deposits: a node that only asks learns, and nobody learns from it. Each node signs \
+         with one author's key; counted until nodes were killed.</p>\
+         <table class=\"participation\"><tr><th>node</th><th>author</th><th>packets deposited</th>\
+         <th>mailboxes asked</th><th>packets pulled</th><th>deposits per ask</th></tr>{participation}</table>\
          <h2>Some cases</h2><div class=\"cases\">{examples}</div></body></html>\n",
         data = escape(&report.data),
         nodes = report.steps.last().map_or(0, |step| step.nodes),
@@ -145,6 +169,17 @@ pub fn html(report: &Report) -> String {
         asked = kill.asked,
         answered = kill.answered,
         equal = kill.equal,
+    )
+}
+
+fn participant(of: &Participant) -> String {
+    let ratio = of.deposits_per_ask.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+    // As much of a key as tells authors apart.
+    let author = of.author.get(..16).unwrap_or(&of.author);
+    let (node, deposited, asked, pulled) = (of.node, of.deposited, of.asked, of.pulled);
+    format!(
+        "<tr><td>{node}</td><td>{}</td><td>{deposited}</td><td>{asked}</td><td>{pulled}</td><td>{ratio}</td></tr>",
+        escape(author)
     )
 }
 

@@ -143,13 +143,10 @@ impl<S: PacketStore> Inner<S> {
 }
 
 fn receipt_of(deposited: Deposited) -> Receipt {
-    match deposited {
-        Deposited::Stored => Receipt::Stored,
-        Deposited::Duplicate => Receipt::Duplicate,
-        Deposited::Obsolete => Receipt::Rejected(
-            "obsolete: it has expired, or a newer version or the author's retraction is here".into(),
-        ),
-        Deposited::OverQuota => Receipt::Rejected("the mailbox, or its author's part of it, is full".into()),
+    match deposited.refusal() {
+        Some(reason) => Receipt::Rejected(reason.into()),
+        None if deposited == Deposited::Duplicate => Receipt::Duplicate,
+        None => Receipt::Stored,
     }
 }
 

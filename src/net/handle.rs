@@ -1,5 +1,6 @@
 //! A running node, seen from outside.
 
+use super::handover::HandoverTask;
 use super::mailbox::NetMailbox;
 use super::repair::RepairTask;
 use super::shared::{Command, Shared};
@@ -24,6 +25,8 @@ pub struct NetHandle {
     pub(super) mailbox: NetMailbox,
     pub(super) task: JoinHandle<()>,
     pub(super) repair: Option<RepairTask>,
+    /// Runs for as long as the node does.
+    pub(super) _handover: Option<HandoverTask>,
 }
 
 /// Another member of the swarm, as this node knows it.
@@ -164,17 +167,7 @@ impl NetHandle {
     /// Waits until every node heard of has been tried once, at most `patience`. Says whether somebody
     /// keeps mailboxes: for a client, whether there is anybody to ask.
     pub async fn settled(&self, patience: Duration) -> bool {
-        let settle = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                if self.shared.view().settled {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        // Late or not, what is known by then is used.
-        let _ = tokio::time::timeout(patience, settle).await;
+        self.shared.settled(patience).await;
         !self.shared.view().members.is_empty()
     }
 

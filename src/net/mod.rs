@@ -22,6 +22,7 @@ pub mod codec;
 mod counters;
 mod gate;
 mod handle;
+mod handover;
 mod mailbox;
 mod news;
 mod placement;
@@ -44,6 +45,7 @@ pub use runtime::start;
 pub use storage::{Admit, Storage};
 
 use crate::node::NodeKey;
+use crate::node::handover::GRACE_MS;
 use crate::node::lists::Lists;
 use crate::node::quota::Rates;
 use libp2p::identity::Keypair;
@@ -105,6 +107,9 @@ pub struct Config {
     pub rates: Rates,
     /// Packets that repair fetches per second at most, about; 0 sets no bound.
     pub repair_packets_per_second: u64,
+    /// When a mailbox of which this node is no replica any more goes from its store, once each replica has
+    /// confirmed that it holds all of it; `None` keeps it for good.
+    pub hand_over_after: Option<Duration>,
 }
 
 /// How the replicas of an address are found.
@@ -136,6 +141,7 @@ impl Config {
             keep_lists: None,
             rates: Rates::default(),
             repair_packets_per_second: REPAIR_PACKETS_PER_SECOND,
+            hand_over_after: Some(Duration::from_millis(GRACE_MS)),
         }
     }
 

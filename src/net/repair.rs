@@ -42,6 +42,11 @@ impl RepairTask {
         self.state.repair().progress(self.state.now_ms())
     }
 
+    /// Takes mailboxes of which others have more.
+    pub fn wanted(&self) -> mpsc::UnboundedSender<Address> {
+        self.wanted.clone()
+    }
+
     /// A mailbox of the own store lacks packets that it had.
     pub fn refill(&self, address: Address) {
         // A repair that has ended wants nothing.

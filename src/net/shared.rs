@@ -16,6 +16,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
+/// A node that has just started knows nobody yet, and would take itself, or the few it has heard of, for all
+/// there are: what needs the replicas of an address waits so long after the start for everybody heard of
+/// to have been tried.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// The swarm as a node sees it at one moment.
 #[derive(Debug, Default)]
 pub(super) struct View {
@@ -104,6 +109,7 @@ pub(super) struct Shared {
     /// Nodes that answer again after silence: repair hears of them here.
     pub returned: tokio::sync::broadcast::Sender<NodeKey>,
     pub changed: tokio::sync::Notify,
+    started: Instant,
 }
 
 impl Shared {
@@ -125,6 +131,7 @@ impl Shared {
             commands,
             returned: tokio::sync::broadcast::channel(64).0,
             changed: tokio::sync::Notify::new(),
+            started: Instant::now(),
         }
     }
 
@@ -138,6 +145,29 @@ impl Shared {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         self.changed.notify_waiters();
+    }
+
+    /// Waits until everybody heard of has been tried once, at most `patience`.
+    pub async fn settled(&self, patience: Duration) {
+        let settle = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.view().settled {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        // Late or not, what is known by then is used.
+        let _ = tokio::time::timeout(patience, settle).await;
+    }
+
+    /// The same for what goes on at a node's start; later there is no wait.
+    pub async fn introduced(&self) {
+        let left = SETTLING.saturating_sub(self.started.elapsed());
+        if !left.is_zero() {
+            self.settled(left).await;
+        }
     }
 
     /// The peer id behind a key, where it is known.

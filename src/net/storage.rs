@@ -144,21 +144,24 @@ impl Storage {
         Ok((found, after))
     }
 
+    /// Removes a mailbox whose packets others hold, if its digest is still this one; says how many went.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn leave(&self, address: &Address, digest: &Digest) -> Result<u64, StoreError> {
+        self.store.leave(SystemClock.now_ms(), address, digest)
+    }
+
     fn tell_time(&self) {
         self.store.set_now(SystemClock.now_ms());
     }
 }
 
 fn answer_of(deposited: Deposited) -> Answer {
-    match deposited {
-        Deposited::Stored => Answer::Stored,
-        Deposited::Duplicate => Answer::Duplicate,
-        Deposited::Obsolete => {
-            Answer::Rejected("a newer version or a retraction is there, or it has expired".into())
-        }
-        Deposited::OverQuota => Answer::Rejected(
-            "the mailbox, or the author in it, has as many packets as this node takes".into(),
-        ),
+    match deposited.refusal() {
+        Some(reason) => Answer::Rejected(reason.into()),
+        None if deposited == Deposited::Duplicate => Answer::Duplicate,
+        None => Answer::Stored,
     }
 }
 

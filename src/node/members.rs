@@ -5,9 +5,13 @@
 //! we have spoken with it ourselves, so that nobody fills mailboxes' places with invented nodes.
 //! Placement goes by membership, not by liveness: a silent member keeps its places until it is
 //! forgotten. Silent members are greeted again with growing pauses, and readers skip them meanwhile.
+//!
+//! A list that is full keeps some of every distance ([`super::table`]): that happens in swarms whose nodes
+//! do not all know each other, and find replicas by look-ups.
 
 use super::backoff_ms;
 use super::placement::NodeKey;
+use super::table::{Buckets, bucket};
 use crate::limits::{MEMBER_ADDRESSES_MAX, MEMBERS_MAX};
 use std::collections::BTreeMap;
 
@@ -25,6 +29,8 @@ pub const CANDIDATE_FAILURES_MAX: u32 = 5;
 pub const FORGET_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Time between two greetings that only look for news; each node adds up to a quarter of its own.
 pub const REFRESH_MS: u64 = 60_000;
+/// Places for candidates in a list that is full of members: those that would fill an emptier bucket.
+const NEWCOMERS_MAX: usize = 64;
 /// Greetings on their way at a time.
 pub const GREETINGS_MAX: usize = 16;
 
@@ -73,6 +79,8 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Members {
     local: NodeKey,
+    /// Most members.
+    room: usize,
     known: BTreeMap<NodeKey, Known>,
     seeds: Vec<Attempt>,
     refresh_at_ms: u64,
@@ -108,10 +116,16 @@ impl Attempt {
 }
 
 impl Members {
-    /// A node that knows nobody but `seeds` addresses to dial.
+    /// A node that knows nobody but `seeds` addresses to dial, and lists [`MEMBERS_MAX`] members at most.
     pub fn new(local: NodeKey, seeds: usize, now_ms: u64) -> Members {
+        Members::with_room(local, seeds, MEMBERS_MAX, now_ms)
+    }
+
+    /// The same with room for so many members.
+    pub fn with_room(local: NodeKey, seeds: usize, room: usize, now_ms: u64) -> Members {
         let mut members = Members {
             local,
+            room,
             known: BTreeMap::new(),
             seeds: vec![Attempt::default(); seeds],
             refresh_at_ms: 0,
@@ -128,7 +142,10 @@ impl Members {
                 self.known.remove(&key);
             }
             Input::Introduced(contacts) => {
-                contacts.into_iter().for_each(|contact| self.introduce(contact, now_ms));
+                // Counted once: the lists that others send are long.
+                let mut buckets = (self.known.len() + contacts.len() > self.room)
+                    .then(|| Buckets::of(self.local, self.known.keys()));
+                contacts.into_iter().for_each(|contact| self.introduce(contact, &mut buckets, now_ms));
             }
             Input::Failed(key) => {
                 if let Some(known) = self.known.get_mut(&key) {
@@ -170,7 +187,10 @@ impl Members {
     fn greeted(&mut self, mut contact: Contact, now_ms: u64) {
         let key = contact.key();
         contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
-        if key == self.local || (self.known.len() >= MEMBERS_MAX && !self.known.contains_key(&key)) {
+        let listed = self.known.get(&key).is_some_and(|known| known.member);
+        if key == self.local || (!listed && !self.makes_room_for(&key)) {
+            // Or it would be greeted again and again.
+            self.known.remove(&key);
             return;
         }
         let known = self.known.entry(key).or_insert_with(|| Known {
@@ -187,12 +207,33 @@ impl Members {
         known.attempt.succeed();
     }
 
-    fn introduce(&mut self, mut contact: Contact, now_ms: u64) {
+    /// Whether there is a place for a member more; where the list is full, somebody of the fullest bucket
+    /// leaves it: one that is silent, if any.
+    fn makes_room_for(&mut self, key: &NodeKey) -> bool {
+        let members = || self.known.iter().filter(|(_, known)| known.member);
+        if members().count() < self.room {
+            return true;
+        }
+        let buckets = Buckets::of(self.local, members().map(|(key, _)| key));
+        let Some(from) = buckets.gives_way_to(key) else { return false };
+        let candidates = members().filter(|(other, _)| bucket(&self.local, other) == from);
+        let leaves = candidates.max_by_key(|(_, known)| known.attempt.failures > 0).map(|(other, _)| *other);
+        leaves.is_some_and(|leaves| self.known.remove(&leaves).is_some())
+    }
+
+    /// Whether somebody heard of is worth a greeting: there is room, or its bucket is one of the emptier.
+    fn wants(&self, key: &NodeKey, buckets: &Option<Buckets>) -> bool {
+        self.known.len() < self.room
+            || (self.known.len() < self.room + NEWCOMERS_MAX
+                && buckets.as_ref().is_some_and(|buckets| buckets.gives_way_to(key).is_some()))
+    }
+
+    fn introduce(&mut self, mut contact: Contact, buckets: &mut Option<Buckets>, now_ms: u64) {
         let key = contact.key();
         if key == self.local {
             return;
         }
-        let full = self.known.len() >= MEMBERS_MAX;
+        let wanted = self.wants(&key, buckets);
         match self.known.get_mut(&key) {
             // A node that moved is found by the word of others, but only while it is silent.
             Some(known) if known.attempt.failures > 0 => {
@@ -203,10 +244,11 @@ impl Members {
                 }
                 known.contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
             }
-            None if !full && !contact.addresses.is_empty() => {
+            None if wanted && !contact.addresses.is_empty() => {
                 contact.addresses.truncate(MEMBER_ADDRESSES_MAX);
                 let attempt = Attempt { retry_at_ms: now_ms, ..Attempt::default() };
                 self.known.insert(key, Known { contact, member: false, attempt, heard_ms: now_ms });
+                buckets.iter_mut().for_each(|buckets| buckets.add(&key));
             }
             Some(_) | None => {}
         }
@@ -258,6 +300,11 @@ impl Members {
     /// Members but ourselves, silent ones too, ascending by key.
     pub fn members(&self) -> impl Iterator<Item = NodeKey> {
         self.known.iter().filter(|(_, known)| known.member).map(|(key, _)| *key)
+    }
+
+    /// Members with whom the last attempt to speak failed, ascending by key.
+    pub fn silent(&self) -> impl Iterator<Item = NodeKey> {
+        self.known.iter().filter(|(_, known)| known.member && known.attempt.failures > 0).map(|(key, _)| *key)
     }
 
     /// Whether the last attempt to speak with a node failed.

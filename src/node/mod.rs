@@ -5,11 +5,13 @@
 //!
 //! - [`placement`]: which members hold a mailbox, and how many disks acknowledge a packet
 //! - [`members`]: who belongs to the swarm, who is silent, whom to greet when
+//! - [`table`]: whom a list keeps that has no room for everybody
 //! - [`deposit`]: one batch on its way to its replicas, with retries and hand-off
 //! - [`gather`]: one pull: one replica is read, digests of the others, the difference
 //! - [`reconcile`]: one mailbox on two replicas, compared by ranges
 //! - [`seen`]: what a reader has heard of a mailbox
 //! - [`repair`]: whom to compare mailboxes with, and when
+//! - [`handover`]: which mailboxes that belong to others now may go
 //! - [`refused`]: what repair does not fetch again, for a while
 //! - [`lists`]: which nodes and authors the swarm key admits
 //! - [`quota`]: how much a peer, a subnet and an author may ask of us
@@ -19,6 +21,7 @@
 
 pub mod deposit;
 pub mod gather;
+pub mod handover;
 pub mod lists;
 pub mod members;
 pub mod participation;
@@ -28,9 +31,11 @@ pub mod reconcile;
 pub mod refused;
 pub mod repair;
 pub mod seen;
+pub mod table;
 
 pub use deposit::Deposit;
 pub use gather::Gather;
+pub use handover::Handover;
 pub use members::{Contact, Members};
 pub use placement::{NodeKey, acknowledgements_needed, closest};
 pub use reconcile::{Held, Reconcile};

@@ -49,6 +49,8 @@ pub struct Moved {
     pub deposited: u64,
     /// Packets refused by them.
     pub rejected: u64,
+    /// Questions: reads of a mailbox that were begun.
+    pub asked: u64,
     /// New packets pulled.
     pub pulled: u64,
     /// Bytes that pulls brought over the network.
@@ -62,6 +64,7 @@ impl std::ops::Add for Moved {
         Moved {
             deposited: self.deposited + other.deposited,
             rejected: self.rejected + other.rejected,
+            asked: self.asked + other.asked,
             pulled: self.pulled + other.pulled,
             pulled_bytes: self.pulled_bytes + other.pulled_bytes,
             times: StepTimes {
@@ -233,6 +236,7 @@ impl<M: Mailbox> Learner<M> {
     pub async fn pull(&mut self, addresses: &[Address]) -> Result<(), LearnerError> {
         let start = Instant::now();
         for address in addresses {
+            self.moved.asked += 1;
             let pulled = self.mailbox.pull(address, &self.known.position(address)).await?;
             self.moved.pulled_bytes += pulled.bytes;
             self.moved.pulled += self.known.take(address, pulled);

@@ -67,6 +67,8 @@ pub struct Plan {
     pub disk_bytes_max: u64,
     pub rates: Rates,
     pub repair_packets_per_second: u64,
+    /// As [`Config::hand_over_after`].
+    pub hand_over_after: Option<Duration>,
 }
 
 /// A node that runs.
@@ -110,6 +112,7 @@ pub async fn open(plan: Plan) -> Result<Node, NodeError> {
         keep_lists: Some(keeper),
         rates: plan.rates,
         repair_packets_per_second: plan.repair_packets_per_second,
+        hand_over_after: plan.hand_over_after,
         // A gateway stays connected: news and acknowledgements come over its own connections.
         ..Config::client(identity, plan.bootstrap)
     };

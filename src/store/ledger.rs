@@ -140,6 +140,11 @@ impl Ledger {
         gone
     }
 
+    /// Removes a packet that others hold; what is known of it stays.
+    pub(super) fn leave(&mut self, id: &Id) {
+        self.remove(id);
+    }
+
     /// Sequence of the last packet stored; 0 before the first.
     pub(super) fn last_sequence(&self) -> u64 {
         self.last_sequence

@@ -117,6 +117,21 @@ impl PacketStore for MemoryStore {
         Ok(state.mailboxes.values_mut().map(|mailbox| mailbox.sweep(now_ms)).sum())
     }
 
+    fn leave(&self, now_ms: u64, address: &Address, digest: &Digest) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        state.now_ms = now_ms;
+        let Some(mailbox) = state.mailboxes.get_mut(address) else { return Ok(0) };
+        if mailbox.ledger.digest(now_ms) != *digest {
+            return Ok(0);
+        }
+        let ids: Vec<Id> = mailbox.ledger.ids(now_ms).copied().collect();
+        for id in &ids {
+            mailbox.ledger.leave(id);
+            mailbox.packets.remove(id);
+        }
+        Ok(ids.len() as u64)
+    }
+
     fn start(&self) -> Cursor {
         self.start
     }

@@ -80,6 +80,19 @@ pub enum Deposited {
     OverQuota,
 }
 
+impl Deposited {
+    /// Why a packet is not kept, for who deposited it; `None` for one that is.
+    pub fn refusal(self) -> Option<&'static str> {
+        match self {
+            Deposited::Stored | Deposited::Duplicate => None,
+            Deposited::Obsolete => {
+                Some("obsolete: it has expired, or a newer version or the author's retraction is here")
+            }
+            Deposited::OverQuota => Some("the mailbox, or its author's part of it, is full"),
+        }
+    }
+}
+
 /// Most packets of one mailbox, expired ones included until they are swept; 0 is no cap. Replicas with
 /// different caps, or with one cap and another order of arrival, come to hold different packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +197,14 @@ pub trait PacketStore: Send + Sync {
     /// # Errors
     /// I/O; what was removed before stays removed.
     fn sweep(&self, now_ms: u64) -> Result<u64, StoreError>;
+
+    /// Removes all packets of a mailbox whose digest is `digest` at this time (Unix ms), which others hold; returns their
+    /// number, 0 where the digest is another one. What the mailbox knows beside its packets stays: cursors
+    /// go on behind what comes later, and what is obsolete stays so. Also tells the time.
+    ///
+    /// # Errors
+    /// I/O; what was removed before stays removed.
+    fn leave(&self, now_ms: u64, address: &Address, digest: &Digest) -> Result<u64, StoreError>;
 
     /// The cursor before the first packet of any mailbox: the store's replica id and its epoch.
     fn start(&self) -> Cursor;

@@ -72,11 +72,13 @@ impl NetMailbox {
         self
     }
 
-    /// The replicas of an address, closest first, this node among them where it belongs there.
+    /// The replicas of an address, closest first, this node among them where it belongs there. Just after the
+    /// start it waits until the swarm has introduced itself, some seconds at most.
     ///
     /// # Errors
     /// Nobody who keeps mailboxes is known.
     pub async fn replicas(&self, address: &Address) -> Result<Vec<NodeKey>, MailboxError> {
+        self.shared.introduced().await;
         let replicas = self.shared.placement.replicas(&self.shared, address).await;
         if replicas.is_empty() {
             return Err(unreachable(

@@ -11,7 +11,7 @@ use crate::net::mailbox::NetMailbox;
 use crate::net::placement::{Kademlia, Membership, Placement};
 use crate::net::serve::Server;
 use crate::net::shared::Shared;
-use crate::net::{Config, NetError, Routing, repair};
+use crate::net::{Config, NetError, Routing, handover, repair};
 use crate::node::Members;
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
@@ -97,11 +97,14 @@ pub async fn start(config: Config) -> Result<NetHandle, NetError> {
     };
     runtime.publish_view();
     let mailbox = NetMailbox::new(shared.clone(), config.storage.clone(), config.remembered.clone());
-    let repair = config.storage.map(|storage| {
+    let repair = config.storage.clone().map(|storage| {
         repair::start(shared.clone(), storage, config.remembered, config.repair_packets_per_second)
     });
+    let keeps = config.storage.zip(repair.as_ref()).zip(config.hand_over_after);
+    let handover = keeps
+        .map(|((storage, repair), grace)| handover::start(shared.clone(), storage, repair.wanted(), grace));
     let task = tokio::spawn(runtime.run());
-    Ok(NetHandle { peer_id, listen, shared, mailbox, task, repair })
+    Ok(NetHandle { peer_id, listen, shared, mailbox, task, repair, _handover: handover })
 }
 
 async fn listen(swarm: &mut Swarm<Behaviour>, on: &[Multiaddr]) -> Result<Vec<Multiaddr>, NetError> {

@@ -90,6 +90,11 @@ impl Disk {
         self.store.sweep(wall_ms).expect(NEVER_FAILS);
     }
 
+    /// Removes a mailbox that others hold, if its digest is still this one; says how many packets went.
+    pub fn leave(&self, wall_ms: u64, address: &Address, digest: &Digest) -> u64 {
+        self.store.leave(wall_ms, address, digest).expect(NEVER_FAILS)
+    }
+
     /// Everything on the disk, each mailbox in the order of arrival.
     pub fn records(&self) -> Vec<(Address, Verified)> {
         self.store.set_now(0);

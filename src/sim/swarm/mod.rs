@@ -7,7 +7,8 @@
 //!
 //! - `world`: virtual time, storms and calms
 //! - `network`: messages, delayed, lost, doubled, cut off
-//! - `node`, `serve`, `writing`, `reading`, `repairing`: what a node does
+//! - `node`, `serve`, `writing`, `reading`, `repairing`, `looking`,
+//!   `leaving`: what a node does
 //! - `disk`: a store that can be torn or wiped
 //! - [`faults`], `lies`: what goes wrong
 //! - [`truth`], `checks`: the books, and the invariants
@@ -16,7 +17,9 @@
 mod checks;
 mod disk;
 pub mod faults;
+mod leaving;
 mod lies;
+mod looking;
 mod network;
 mod node;
 pub mod plants;
@@ -30,6 +33,7 @@ mod world;
 mod writing;
 
 use crate::limits::MEMBERS_MAX;
+use crate::net::Routing;
 use crate::packet::hex;
 pub use faults::Fault;
 pub use plants::Plant;
@@ -40,8 +44,10 @@ use world::World;
 
 /// Fewest storage nodes: more than twice the replicas, so that places differ.
 pub const NODES_MIN: usize = 20;
-/// Most storage nodes, with those that join later: everybody knows everybody here.
-pub const NODES_MAX: usize = MEMBERS_MAX * 8 / 9;
+/// Most storage nodes.
+pub const NODES_MAX: usize = 10_000;
+/// Most of them where everybody knows everybody, those that join later too.
+pub const MEMBERSHIP_NODES_MAX: usize = MEMBERS_MAX * 8 / 9;
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -49,11 +55,20 @@ pub struct Config {
     /// Storage nodes at the beginning, [`NODES_MIN`]..=[`NODES_MAX`]. A quarter as many gateways come on
     /// top, and an eighth that join later.
     pub nodes: usize,
+    /// How the replicas of an address are found. [`Routing::Membership`] up to [`MEMBERSHIP_NODES_MAX`].
+    pub routing: Routing,
     /// Events; the last storm ends with them, and the calm after it comes on top.
     pub steps: u64,
     pub seed: u64,
     pub faults: Vec<Fault>,
     pub plant: Option<Plant>,
+}
+
+impl Config {
+    /// How nodes of a swarm of this size find replicas, unless told otherwise.
+    pub fn routing_for(nodes: usize) -> Routing {
+        if nodes > MEMBERSHIP_NODES_MAX { Routing::Kademlia } else { Routing::Membership }
+    }
 }
 
 /// What has happened.
@@ -68,6 +83,11 @@ pub struct Counts {
     pub pulls_failed: u64,
     pub packets_pulled: u64,
     pub packets_repaired: u64,
+    /// Mailboxes that went from nodes that were no replicas any more.
+    pub mailboxes_left: u64,
+    /// Look-ups, where replicas are looked up, and the questions that they took.
+    pub lookups: u64,
+    pub lookup_questions: u64,
     pub questions_without_answer: u64,
     pub lies: u64,
     /// Faults by name.
@@ -116,7 +136,8 @@ pub struct Broken {
 /// # Panics
 /// For a number of nodes out of range.
 pub fn run(config: &Config, mut progress: impl FnMut(u64)) -> Result<Report, Box<Broken>> {
-    assert!((NODES_MIN..=NODES_MAX).contains(&config.nodes), "the number of nodes is in range");
+    let most = if config.routing == Routing::Membership { MEMBERSHIP_NODES_MAX } else { NODES_MAX };
+    assert!((NODES_MIN..=most).contains(&config.nodes), "the number of nodes is in range");
     let mut world = World::new(config.clone());
     while !world.is_over() {
         world.take_a_step();
@@ -142,7 +163,7 @@ pub fn run(config: &Config, mut progress: impl FnMut(u64)) -> Result<Report, Box
         steps: world.step,
         virtual_seconds: world.now / 1_000,
         packets: world.truth.packets.len(),
-        counts: world.counts,
+        counts: Counts { lookups: world.lookups, ..world.counts },
         history: hex(world.history.finalize().as_bytes()),
     })
 }

@@ -5,14 +5,15 @@ use super::plants::Plant;
 use super::truth::Invariant;
 use super::world::{Event, World};
 use crate::address::Address;
+use crate::node::NodeKey;
 use crate::node::deposit::Answer;
-use crate::node::{Contact, NodeKey};
 use crate::packet::{Id, Verified};
 use crate::store::{Cursor, Digest, Range};
 use rand::RngExt;
 use std::rc::Rc;
 
-/// A greeting without an answer is given up after this time, another question after that.
+/// A greeting or a question of a look-up without an answer is given up after this time, another one after
+/// that.
 pub(super) const GREETING_MS: u64 = 3_000;
 const QUESTION_MS: u64 = 15_000;
 /// A dead address costs a dial this long; a connection that was open takes longer to be missed.
@@ -25,18 +26,36 @@ const QUESTIONS_MAX: usize = 2_048;
 #[derive(Debug)]
 pub(super) enum Request {
     Hello,
+    /// Asks for the contacts closest to a place in the key space.
+    Closest {
+        target: Id,
+    },
     Deposit(Vec<(Address, Verified)>),
-    Pull { address: Address, cursor: Option<Cursor> },
-    Stat { address: Address },
-    Ranges { address: Address, prefixes: Vec<Vec<u8>> },
-    Fetch { address: Address, ids: Vec<Id> },
-    Compare { after: Option<Address> },
+    Pull {
+        address: Address,
+        cursor: Option<Cursor>,
+    },
+    Stat {
+        address: Address,
+    },
+    Ranges {
+        address: Address,
+        prefixes: Vec<Vec<u8>>,
+    },
+    Fetch {
+        address: Address,
+        ids: Vec<Id>,
+    },
+    Compare {
+        after: Option<Address>,
+    },
 }
 
 #[derive(Debug)]
 pub(super) enum Response {
+    /// Each named by its key: how to reach a node never changes here.
     Members {
-        members: Vec<Contact>,
+        members: Vec<NodeKey>,
     },
     Deposited(Vec<Answer>),
     /// `forged`: one record is no packet.
@@ -67,10 +86,12 @@ pub(super) enum Response {
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
     Greeting { seed: Option<usize> },
+    LookUp { lookup: u64 },
     Deposit { deposit: u64, packets: Vec<usize> },
     Pull { pull: u64 },
     Compare,
     Reconcile { address: Address },
+    Confirm { address: Address },
 }
 
 /// A question on its way.
@@ -101,7 +122,14 @@ impl World {
     pub fn ask(&mut self, node: usize, to: NodeKey, request: Request, purpose: Purpose) {
         self.asks += 1;
         let ask = self.asks;
-        let patience = if matches!(purpose, Purpose::Greeting { .. }) { GREETING_MS } else { QUESTION_MS };
+        let patience = match purpose {
+            Purpose::Greeting { .. } => GREETING_MS,
+            Purpose::LookUp { .. } => {
+                self.counts.lookup_questions += 1;
+                GREETING_MS
+            }
+            _ => QUESTION_MS,
+        };
         let target = self.index.get(&to).copied();
         let mut patience_ms = patience;
         match target {
@@ -165,12 +193,14 @@ impl World {
         let response = response.as_deref();
         match purpose {
             Purpose::Greeting { seed } => return self.greeting_answered(node, to, seed, response),
+            Purpose::LookUp { lookup } => self.look_up_answered(node, lookup, to, response),
             Purpose::Deposit { deposit, packets } => {
                 self.frame_answered(node, deposit, to, packets, response);
             }
             Purpose::Pull { pull } => self.replica_answered(node, pull, to, response),
             Purpose::Compare => self.comparison_answered(node, to, response),
             Purpose::Reconcile { address } => self.reconciliation_answered(node, to, address, response),
+            Purpose::Confirm { address } => self.confirmed(node, to, address, response),
         }
         if response.is_none() && to != self.nodes[node].key {
             self.members(node, crate::node::members::Input::Failed(to));

@@ -1,14 +1,16 @@
 //! A simulated node: the machines of [`crate::node`], fed as `net` feeds them.
 
 use super::disk::Disk;
+use super::leaving::{self, Confirming};
+use super::looking::{Lookup, Unplaced};
 use super::network::{Purpose, Question, Request, Response};
 use super::reading::Pull;
 use super::world::{Event, World};
 use super::writing::Spread;
 use crate::address::Address;
-use crate::limits::{MEMBERS_MAX, REPLICAS};
+use crate::limits::REPLICAS;
 use crate::node::members::{Action, Input};
-use crate::node::{Contact, Members, NodeKey, Reconcile, Refused, Repair, closest, repair};
+use crate::node::{Contact, Handover, Members, NodeKey, Reconcile, Refused, Repair, closest, repair};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Node {
@@ -37,9 +39,18 @@ pub(super) struct Node {
     pub repair: Repair,
     pub reconciling: BTreeMap<Address, (NodeKey, Reconcile, u64)>,
     pub refused: Refused,
+    pub handover: Handover,
+    pub confirming: BTreeMap<Address, Confirming>,
     pub questions: BTreeMap<u64, Question>,
     pub deposits: BTreeMap<u64, Spread>,
     pub pulls: BTreeMap<u64, Pull>,
+    pub lookups: BTreeMap<u64, Lookup>,
+    /// Deposits that wait for look-ups.
+    pub unplaced: BTreeMap<u64, Unplaced>,
+    /// What look-ups have found, and when.
+    pub found: BTreeMap<Address, (u64, Vec<NodeKey>)>,
+    /// Members that it lists at most.
+    room: usize,
     timer: Option<(u64, u64)>,
 }
 
@@ -49,7 +60,7 @@ const REPAIR_PACKETS_PER_SECOND: u64 = 4_000;
 pub(super) const SEEDS: usize = 3;
 
 impl Node {
-    pub fn new(number: usize, storage: bool, seed: u64, epoch: u64) -> Node {
+    pub fn new(number: usize, storage: bool, seed: u64, epoch: u64, room: usize) -> Node {
         let mut peer = seed.to_le_bytes().to_vec();
         peer.extend((number as u32).to_le_bytes());
         let contact = Contact { addresses: vec![peer.clone()], peer };
@@ -65,16 +76,22 @@ impl Node {
             liar: false,
             clock_off_ms: 0,
             disk: Disk::new(key, epoch),
-            machine: Members::new(key, SEEDS, 0),
+            machine: Members::with_room(key, SEEDS, room, 0),
             view: Vec::new(),
             silent: BTreeSet::new(),
             places: BTreeMap::new(),
             repair: Repair::new(key, REPAIR_PACKETS_PER_SECOND, 0),
             reconciling: BTreeMap::new(),
             refused: Refused::default(),
+            handover: Handover::new(leaving::GRACE_MS),
+            confirming: BTreeMap::new(),
             questions: BTreeMap::new(),
             deposits: BTreeMap::new(),
             pulls: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            unplaced: BTreeMap::new(),
+            found: BTreeMap::new(),
+            room,
             timer: None,
         }
     }
@@ -111,7 +128,7 @@ impl World {
         let node = &mut self.nodes[number];
         (node.up, node.joined) = (true, true);
         node.boot += 1;
-        node.machine = Members::new(node.key, SEEDS, now);
+        node.machine = Members::with_room(node.key, SEEDS, node.room, now);
         node.repair = Repair::new(node.key, REPAIR_PACKETS_PER_SECOND, now);
         for contact in knows {
             node.machine.step(Input::Greeted(contact.clone()), now);
@@ -134,6 +151,11 @@ impl World {
         node.silent.clear();
         node.places.clear();
         node.reconciling.clear();
+        node.handover = Handover::new(leaving::GRACE_MS);
+        node.confirming.clear();
+        node.lookups.clear();
+        node.unplaced.clear();
+        node.found.clear();
         node.refused = Refused::default();
         let mut timers: Vec<(u64, u64)> = node.timer.take().into_iter().collect();
         timers.extend(std::mem::take(&mut node.questions).into_values().map(|question| question.limit));
@@ -186,16 +208,21 @@ impl World {
     /// Takes over the machine's picture of the swarm, and tells repair of changes.
     fn publish(&mut self, number: usize) {
         let node = &mut self.nodes[number];
-        let view: Vec<NodeKey> = node.machine.members().collect();
-        let silent: BTreeSet<NodeKey> =
-            view.iter().filter(|key| node.machine.is_silent(key)).copied().collect();
-        let returned: Vec<NodeKey> =
-            node.silent.difference(&silent).filter(|key| view.contains(key)).copied().collect();
-        node.silent = silent;
-        if node.view != view {
-            node.view = view;
+        // Most inputs change neither, and both are long.
+        let changed = !node.machine.members().eq(node.view.iter().copied());
+        if changed {
+            node.view = node.machine.members().collect();
+        }
+        let mut returned: Vec<NodeKey> = Vec::new();
+        if !node.machine.silent().eq(node.silent.iter().copied()) {
+            let silent: BTreeSet<NodeKey> = node.machine.silent().collect();
+            let back = node.silent.difference(&silent).filter(|key| node.view.binary_search(key).is_ok());
+            returned.extend(back);
+            node.silent = silent;
+        }
+        if changed {
             node.places.clear();
-            if node.view.len() > MEMBERS_MAX {
+            if node.view.len() > node.room {
                 let problem = format!("node {number} lists {} members", node.view.len());
                 return self.breaks(super::truth::Invariant::Bounded, problem);
             }
@@ -231,6 +258,14 @@ impl World {
         self.plan(number);
     }
 
+    /// A node has named others. Those that answered last time are no news.
+    pub fn introduced(&mut self, number: usize, named: &[NodeKey]) {
+        let machine = &self.nodes[number].machine;
+        let news = named.iter().filter(|key| machine.contact(key).is_none() || machine.is_silent(key));
+        let contacts = news.map(|key| self.nodes[self.index[key]].contact.clone()).collect();
+        self.members(number, Input::Introduced(contacts));
+    }
+
     /// A node has spoken: it says whether it keeps mailboxes.
     pub fn heard(&mut self, number: usize, from: usize) {
         let other = &self.nodes[from];
@@ -258,9 +293,10 @@ impl World {
         if let Some(&from) = self.index.get(&to) {
             self.heard(number, from);
         }
-        self.members(number, Input::Introduced(members.clone()));
+        self.introduced(number, members);
         if let Some(seed) = seed {
             self.members(number, Input::SeedReached(seed));
+            self.look_for_neighbours(number);
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Plant {
     DeathTooMany,
     /// No node repairs anything.
     NoRepair,
+    /// A node that is no replica any more hands a mailbox over without asking.
+    LeaveUnasked,
     /// A reader believes the first replica that has delivered, and looks at no other.
     BlindReader,
     /// A reader forgets what it has seen and keeps its cursors.
@@ -33,12 +35,13 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Plant; 12] = [
+    pub const ALL: [Plant; 13] = [
         Plant::AckBeforeSync,
         Plant::ShortQuorum,
         Plant::ForgetfulDisk,
         Plant::DeathTooMany,
         Plant::NoRepair,
+        Plant::LeaveUnasked,
         Plant::BlindReader,
         Plant::ForgetSeen,
         Plant::SkipPage,
@@ -56,6 +59,7 @@ impl Plant {
             Plant::ForgetfulDisk => "forgetful-disk",
             Plant::DeathTooMany => "death-too-many",
             Plant::NoRepair => "no-repair",
+            Plant::LeaveUnasked => "leave-unasked",
             Plant::BlindReader => "blind-reader",
             Plant::ForgetSeen => "forget-seen",
             Plant::SkipPage => "skip-page",
@@ -74,7 +78,7 @@ impl Plant {
     pub fn breaks(self) -> Invariant {
         match self {
             Plant::AckBeforeSync | Plant::ShortQuorum => Invariant::Acknowledged,
-            Plant::ForgetfulDisk | Plant::DeathTooMany => Invariant::Durable,
+            Plant::ForgetfulDisk | Plant::DeathTooMany | Plant::LeaveUnasked => Invariant::Durable,
             Plant::NoRepair => Invariant::Agreement,
             Plant::BlindReader => Invariant::Complete,
             Plant::ForgetSeen => Invariant::Duplicate,

@@ -61,11 +61,16 @@ impl World {
     }
 
     pub fn pull(&mut self, reader: usize) {
-        let Reader { node, address, pulling, .. } = self.readers[reader];
+        let Reader { node, pulling, .. } = self.readers[reader];
         if pulling || !self.nodes[node].up {
             return;
         }
-        let all = self.nodes[node].replicas(&address);
+        self.place_and_pull(reader);
+    }
+
+    /// Reads the mailbox at its replicas.
+    pub fn pull_from(&mut self, reader: usize, all: Vec<NodeKey>) {
+        let Reader { node, address, .. } = self.readers[reader];
         let silent = &self.nodes[node].silent;
         let answering: Vec<NodeKey> = all.iter().filter(|key| !silent.contains(key)).copied().collect();
         let mut replicas = if answering.is_empty() { all } else { answering };

@@ -20,10 +20,13 @@ impl World {
         let wall = self.wall_ms(to);
         let response = match request {
             Request::Hello => {
-                let members = self.nodes[to].machine.introductions().cloned().collect();
+                let state = &self.nodes[to];
+                let answering = state.view.iter().filter(|key| !state.silent.contains(key));
+                let members = answering.copied().collect();
                 self.respond(to, from, ask, Response::Members { members });
                 return self.heard(to, from);
             }
+            Request::Closest { target } => self.closest_contacts(to, target),
             Request::Deposit(batch) => return self.deposit_arrived(from, to, ask, batch),
             Request::Pull { address, cursor } => match self.is_near(to, address) {
                 false => Response::NotResponsible,
@@ -126,10 +129,10 @@ impl World {
                 self.on_stored(node, address, packet);
             }
         }
-        let mut stored = stored.into_iter().map(|deposited| match deposited {
-            Deposited::Stored => Answer::Stored,
-            Deposited::Duplicate => Answer::Duplicate,
-            Deposited::Obsolete | Deposited::OverQuota => Answer::Rejected("not kept".into()),
+        let mut stored = stored.into_iter().map(|deposited| match deposited.refusal() {
+            Some(reason) => Answer::Rejected(reason.into()),
+            None if deposited == Deposited::Duplicate => Answer::Duplicate,
+            None => Answer::Stored,
         });
         let one = |refused: Option<Answer>| {
             refused.or_else(|| stored.next()).unwrap_or_else(|| Answer::Rejected("no result".into()))

@@ -1,7 +1,8 @@
 use super::*;
 
 fn config(seed: u64) -> Config {
-    Config { nodes: 24, steps: 10_000, seed, faults: Fault::ALL.to_vec(), plant: None }
+    let (nodes, routing) = (24, Routing::Membership);
+    Config { nodes, routing, steps: 10_000, seed, faults: Fault::ALL.to_vec(), plant: None }
 }
 
 #[test]
@@ -14,6 +15,17 @@ fn ten_thousand_steps_under_all_faults_break_nothing() {
             Fault::ALL.iter().filter(|fault| report.counts.faults.contains_key(fault.name())).count();
         assert!(struck >= 8, "{report:?}");
     }
+}
+
+/// Replicas are looked up, and no node lists all the others.
+#[test]
+fn a_swarm_in_which_nobody_knows_everybody_breaks_nothing_either() {
+    let config = Config { nodes: 400, routing: Routing::Kademlia, steps: 40_000, ..config(1) };
+    let report = run(&config, |_| {}).unwrap_or_else(|broken| panic!("{broken}"));
+    let counts = &report.counts;
+    assert!(counts.calms >= 1 && counts.acknowledged > 100 && counts.pulls > 100, "{report:?}");
+    let questions = counts.lookup_questions as f64 / counts.lookups as f64;
+    assert!((20.0..60.0).contains(&questions), "{questions} questions a look-up");
 }
 
 #[test]

@@ -165,6 +165,22 @@ impl Truth {
         }
     }
 
+    /// Whether a disk has died at this time or later.
+    pub fn has_died_since(&self, node: usize, since_ms: u64) -> bool {
+        self.died_ms[node].is_some_and(|at| at >= since_ms)
+    }
+
+    /// A disk has handed a packet over to others, all of which have said that they hold it.
+    pub fn left(&mut self, number: usize, node: usize, agree: &[usize]) {
+        self.held[node].remove(&number);
+        let packet = &mut self.packets[number];
+        packet.holders.remove(&node);
+        if packet.acknowledged && packet.promise.contains(&node) {
+            (packet.promise, packet.full) = (agree.to_vec(), true);
+            packet.excused |= packet.dead(&self.dead) >= packet.deaths_max();
+        }
+    }
+
     /// Whether the promise allows this disk to die now.
     pub fn may_die(&mut self, node: usize, wall_ms: u64) -> bool {
         let Truth { packets, due, dead, .. } = self;

@@ -13,6 +13,8 @@ use super::truth::{Invariant, Truth};
 use super::writing::Author;
 use super::{Config, Counts};
 use crate::address::Address;
+use crate::limits::MEMBERS_MAX;
+use crate::net::Routing;
 use crate::node::deposit;
 use crate::node::{Contact, NodeKey};
 use crate::packet::Verified;
@@ -31,6 +33,9 @@ const CALM_MS_MAX: u64 = 90 * 60_000;
 const LOOK_MS: u64 = 10_000;
 /// Events that a failure shows.
 const RECENT: usize = 40;
+/// Members that a node lists where replicas are looked up: more than it needs, and few enough for
+/// thousands of lists in memory.
+const LISTED_MAX: usize = 288;
 /// As `qis node` does.
 const SWEEP_MS: u64 = 10 * 60_000;
 
@@ -91,6 +96,7 @@ impl Event {
             Event::Request { to, ask, request, .. } => {
                 let name = match **request {
                     Request::Hello => "hello",
+                    Request::Closest { .. } => "closest",
                     Request::Deposit(_) => "deposit",
                     Request::Pull { .. } => "pull",
                     Request::Stat { .. } => "stat",
@@ -147,6 +153,8 @@ pub(super) struct World {
     pub asks: u64,
     pub deposits: u64,
     pub pulls: u64,
+    pub lookups: u64,
+    pub routing: Routing,
     phase: Phase,
     phase_began_ms: u64,
     pub history: blake3::Hasher,
@@ -160,9 +168,13 @@ impl World {
         let gateways = (config.nodes / 4).max(2);
         let later = config.nodes / 8;
         let total = config.nodes + gateways + later;
+        let room = match config.routing {
+            Routing::Membership => MEMBERS_MAX,
+            Routing::Kademlia => LISTED_MAX,
+        };
         let node = |number: usize, random: &mut ChaCha8Rng| {
             let storage = number < config.nodes || number >= config.nodes + gateways;
-            Node::new(number, storage, config.seed, random.random())
+            Node::new(number, storage, config.seed, random.random(), room)
         };
         let nodes: Vec<Node> = (0..total).map(|number| node(number, &mut random)).collect();
         let index = nodes.iter().enumerate().map(|(number, node)| (node.key, number)).collect();
@@ -186,6 +198,8 @@ impl World {
             asks: 0,
             deposits: 0,
             pulls: 0,
+            lookups: 0,
+            routing: config.routing,
             phase: Phase::Storm,
             phase_began_ms: 0,
             history: blake3::Hasher::new(),
@@ -197,12 +211,20 @@ impl World {
         world
     }
 
-    /// A swarm that has been running: everybody knows everybody.
+    /// A swarm that has been running: everybody knows everybody, or those that it would have met.
     fn populate(&mut self, gateways: usize) {
         let storage = self.config.nodes;
         let contacts: Vec<Contact> = self.nodes[..storage].iter().map(|node| node.contact.clone()).collect();
+        let mut sorted: Vec<NodeKey> = contacts.iter().map(Contact::key).collect();
+        sorted.sort_unstable();
         for node in 0..storage + gateways {
-            self.start(node, &contacts);
+            match self.routing {
+                Routing::Membership => self.start(node, &contacts),
+                Routing::Kademlia => {
+                    let known = self.acquaintances(node, &sorted);
+                    self.start(node, &known);
+                }
+            }
         }
         for node in 0..self.nodes.len() {
             let first = self.random.random_range(0..SWEEP_MS);
@@ -292,6 +314,7 @@ impl World {
                     let wall = self.wall_ms(node);
                     self.nodes[node].disk.sweep(wall);
                     self.look_at_swept(node);
+                    self.look_for_foreign(node);
                 }
                 self.after(SWEEP_MS, Event::Sweep { node });
             }

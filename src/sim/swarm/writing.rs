@@ -63,18 +63,21 @@ impl World {
         let numbers = drafts.iter().map(|(number, ..)| *number).collect();
         let batch: Vec<(Address, Verified)> =
             drafts.into_iter().map(|(_, address, packet)| (address, packet)).collect();
-        let mut placement = Vec::new();
-        for (address, _) in &batch {
-            placement.push(self.nodes[node].replicas(address));
-        }
-        if placement.iter().any(Vec::is_empty) {
-            return;
-        }
+        self.place_and_deposit(node, batch, numbers);
+    }
+
+    /// Sends a batch to its replicas. `numbers` are those of the packets in the world's books.
+    pub fn deposit(
+        &mut self,
+        node: usize,
+        id: u64,
+        batch: Vec<(Address, Verified)>,
+        numbers: Vec<usize>,
+        placement: &[Vec<NodeKey>],
+    ) {
         self.counts.deposits += 1;
-        self.deposits += 1;
-        let id = self.deposits;
         let spread = Spread {
-            machine: Deposit::new(&placement, self.now),
+            machine: Deposit::new(placement, self.now),
             said: vec![vec![]; batch.len()],
             needed: placement.iter().map(|replicas| acknowledgements_needed(replicas.len())).collect(),
             batch,

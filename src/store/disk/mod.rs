@@ -248,6 +248,25 @@ impl PacketStore for DiskStore {
         }
     }
 
+    fn leave(&self, now_ms: u64, address: &Address, digest: &Digest) -> Result<u64, StoreError> {
+        self.set_now(now_ms);
+        let (mut left, mut removed) = (*digest, 0);
+        // Deposits go on between two batches: what arrives then ends this, because the digest is another one.
+        loop {
+            let mut writer = self.writer();
+            self.check_halted(&writer)?;
+            let view = self.view();
+            if left.count == 0 || view.digest(address, &view.mailbox(address)?)? != left {
+                return Ok(removed);
+            }
+            let ids = view.live(address, None, &[]).take(SWEEP_BATCH).collect::<Result<Vec<_>, _>>()?;
+            let mut change = Change::new(&self.tables);
+            removed += rules::leave(&mut change, address, &ids)?;
+            self.commit(&mut writer, change)?;
+            ids.iter().for_each(|id| left.remove(id));
+        }
+    }
+
     fn start(&self) -> Cursor {
         self.start
     }

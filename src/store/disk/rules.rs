@@ -92,6 +92,15 @@ pub fn sweep(change: &mut Change, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
     Ok(removed)
 }
 
+/// Removes packets of a mailbox that others hold; the markers beside them stay.
+pub fn leave(change: &mut Change, address: &Address, ids: &[Id]) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    for id in ids {
+        removed += u64::from(remove(change, address, id)?);
+    }
+    Ok(removed)
+}
+
 fn retracted(change: &mut Change, address: &Address, author: &Id, id: &Id) -> Result<bool, StoreError> {
     if mailbox(change, address)?.retracted == 0 {
         return Ok(false);

@@ -303,3 +303,71 @@ fn a_large_mailbox_is_compared_part_by_part() {
         assert_eq!(store.digests(None, 9).expect("digests"), digests);
     }
 }
+
+/// A mailbox that others hold goes, and what is known of it stays: in both stores, and after opening anew.
+#[test]
+fn a_mailbox_that_is_left_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = MemoryStore::new([1; 32]);
+    let disk = || DiskStore::open(&folder.path().join("store")).unwrap().0;
+    let (old, new) = (sign(0, &observed(0, 0, 1, "")), sign(0, &observed(0, 0, 2, "")));
+    let (kept, taken_back) = (sign(1, &observed(1, 0, 1, "")), sign(1, &observed(1, 1, 1, "")));
+    let back = sign(1, &retraction(taken_back.id(), 9));
+    let mut passing = observed(0, 1, 3, "");
+    passing.expires_at = 60;
+    let passing = sign(0, &passing);
+    let here: Vec<(Address, Verified)> =
+        [old, new, kept, taken_back, back, passing].map(|packet| (address(0), packet)).to_vec();
+    let elsewhere = vec![(address(1), kept)];
+    let check = |store: &dyn PacketStore| {
+        store.deposit(1, &here).unwrap();
+        store.deposit(1, &elsewhere).unwrap();
+        let (digest, end) = (store.digest(&address(0)).unwrap(), store.end(&address(0)).unwrap());
+        assert_eq!(digest.count, 4);
+        let other = store.digest(&address(1)).unwrap();
+        assert_eq!(store.leave(2, &address(0), &other).unwrap(), 0, "another digest");
+        assert_eq!(store.leave(2, &address(7), &digest).unwrap(), 0, "nobody has deposited there");
+        assert_eq!(store.digest(&address(0)).unwrap(), digest);
+        // What has expired is not compared, and left to the sweep.
+        let live = digest.without(&[passing.id()].iter().collect());
+        assert_eq!(store.leave(70, &address(0), &live).unwrap(), 3);
+        assert_eq!(store.digest(&address(0)).unwrap(), Digest::default());
+        assert_eq!(store.sweep(70).unwrap(), 1);
+        assert_eq!(store.stat(&address(0)).unwrap().packets, 0);
+        assert_eq!((store.digest(&address(1)).unwrap(), store.end(&address(0)).unwrap()), (other, end));
+    };
+    let again = |store: &dyn PacketStore| {
+        let end = store.end(&address(0)).unwrap();
+        let expected = [
+            Deposited::Obsolete,
+            Deposited::Stored,
+            Deposited::Stored,
+            Deposited::Obsolete,
+            Deposited::Stored,
+            Deposited::Obsolete,
+        ];
+        assert_eq!(store.deposit(80, &here).unwrap(), expected);
+        let page = store.pull(&address(0), Some(end), 10).unwrap();
+        assert_eq!(page.packets.len(), 3, "a reader's cursor goes on");
+    };
+    check(&memory);
+    again(&memory);
+    check(&disk());
+    let reopened = DiskStore::open(&folder.path().join("store")).unwrap();
+    assert!(reopened.1.loss.is_none(), "{}", reopened.1);
+    again(&reopened.0);
+}
+
+/// More than one batch of removals.
+#[test]
+fn a_large_mailbox_is_left_by_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open(folder.path()).unwrap();
+    let packets = many(2_500);
+    let batch: Vec<(Address, Verified)> = packets.iter().map(|packet| (address(0), *packet)).collect();
+    store.deposit(1, &batch).unwrap();
+    let digest = store.digest(&address(0)).unwrap();
+    assert_eq!(store.leave(2, &address(0), &digest).unwrap(), 2_500);
+    assert_eq!(store.digest(&address(0)).unwrap(), Digest::default());
+    assert_eq!(store.health().packets, 0);
+}
