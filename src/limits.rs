@@ -32,6 +32,8 @@ pub const TABLES_MAX: u16 = 256;
 pub const PROBES_MAX: u16 = 4_096;
 /// Most entries of a freshness table.
 pub const DECAY_ENTRIES_MAX: usize = 4_096;
+/// Most ends of intervals that a calibration lists.
+pub const CALIBRATION_ENTRIES_MAX: usize = 256;
 /// Most features of a schema, exact ones included.
 pub const FEATURES_MAX: usize = 1_024;
 /// Most actions of a schema: an action index is a u16, and 0xFFFF stands for none.

@@ -1,7 +1,8 @@
-//! `qis domain`: check a domain file, draft one from a table, print tables for its views.
+//! `qis domain`: check a domain file, draft one from a table, tune its view, print tables for its views.
 
 mod check;
 mod init;
+mod tune;
 
 use super::{Failure, output};
 use crate::domain::{Decay, Kernel};
@@ -18,6 +19,8 @@ enum Command {
     Check(check::Arguments),
     /// Draft a domain file from a table
     Init(init::Arguments),
+    /// Learn from packets what to compare by and what to expect; writes a domain file with the view
+    Tune(tune::Arguments),
     /// Print a Gaussian kernel, ready to be pasted into a view
     Kernel {
         /// Standard deviation in units of embedding distance; two signals that differ by one
@@ -45,6 +48,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Kernel { bandwidth } => {
             output::text(&Kernel::gaussian(bandwidth).to_toml());
             Ok(())

@@ -54,16 +54,17 @@ pub struct Trust {
 }
 
 /// What residuals of authors that were left out say of the intervals of an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
     /// The standard error of an estimate is this many times the computed one,
     pub scale: Bits,
     /// and never below this fraction of the range: what the model cannot see.
     pub floor: Bits,
-    /// A single case lies between estimate - lower x and estimate + upper x its local standard
-    /// deviation with the view's level.
-    pub lower: Bits,
-    pub upper: Bits,
+    /// With the view's level a single case lies at most so far below and above an estimate, as fractions of the range: at
+    /// estimates evenly spaced from 0 to 1, as many of both, between which ends are interpolated;
+    /// none for a binary outcome.
+    pub lower: Vec<Bits>,
+    pub upper: Vec<Bits>,
 }
 
 /// A real that is hashed by its bits; no NaN.

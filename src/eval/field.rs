@@ -13,8 +13,10 @@ use super::{Setting, Verdicts};
 use crate::distill::{Case, Distiller, Gatherer};
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
-use crate::limits::SLOTS;
-use crate::merge::Answer;
+use crate::domain::view::Trust;
+use crate::limits::{SLOTS, WEIGHT_ONE};
+use crate::merge::trust::of_batch;
+use crate::merge::{Answer, Batch, Layout, live};
 use crate::packet::{AuthorKey, Id, PacketError, Verified};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -135,6 +137,22 @@ impl<'a> Field<'a> {
     fn setting<'b>(&'b self, view: &'b View) -> Setting<'b> {
         let Ground { schema, engine, outcome } = self.ground;
         Setting { schema, view, engine, outcome }
+    }
+
+    /// Which nodes a view trusts less than half for what they say, by all packets; `None` where it trusts all alike.
+    pub fn doubted(&self, view: &View) -> Option<Vec<bool>> {
+        let trust = Trust { cases_max: u32::MAX, ..view.trust()? };
+        let Ground { schema, engine, .. } = self.ground;
+        let all = self.packets.concat();
+        let batch = Batch::new(live(&all, self.ask_ms), Layout::of(schema, view), |signals| {
+            engine.embed(&view.metric, signals)
+        });
+        let found = of_batch(&batch, trust);
+        let of = |node: usize| {
+            let index = batch.authors.binary_search(author(self.seed, node).public());
+            index.is_ok_and(|index| found[index] < WEIGHT_ONE / 2)
+        };
+        Some((0..self.packets.len()).map(of).collect())
     }
 
     /// All packets at their addresses under a view.

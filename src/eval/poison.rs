@@ -49,6 +49,9 @@ pub struct Poison {
 pub struct Poisoned {
     /// Number of dishonest nodes.
     pub dishonest: usize,
+    /// Share of honest, and of lying, nodes that the swarm's view trusts less than half for what they say; `None` where it
+    /// trusts all alike.
+    pub excluded: Option<(f64, f64)>,
     /// Per method its name, and the quality without and with the lies.
     pub methods: Vec<(String, Metrics, Metrics)>,
 }
@@ -128,6 +131,13 @@ pub fn run(
         (method.name().to_string(), of(field), of(&poisoned))
     };
     Ok(Poisoned {
+        excluded: poisoned.doubted(&poisoned_view).map(|doubted| {
+            let share = |lying: bool| {
+                let of: Vec<bool> = lies.iter().zip(&doubted).filter(|(l, _)| **l == lying).map(|(_, d)| *d).collect();
+                of.iter().filter(|doubted| **doubted).count() as f64 / of.len().max(1) as f64
+            };
+            (share(false), share(true))
+        }),
         dishonest: lies.iter().filter(|lies| **lies).count(),
         methods: methods.iter().map(measured).collect(),
     })

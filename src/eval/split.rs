@@ -39,6 +39,23 @@ pub fn split(rows: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
     (sorted(train), sorted(test))
 }
 
+/// As [`split`], but whole sites are training or test: 70% of the sites (rounded, at least one) with all their rows.
+/// Rows without a site are each their own.
+pub fn split_by_site(sites: &[Option<&str>], seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut groups: BTreeMap<(Option<&str>, usize), Vec<usize>> = BTreeMap::new();
+    for (row, site) in sites.iter().enumerate() {
+        groups.entry((*site, if site.is_some() { 0 } else { row })).or_default().push(row);
+    }
+    let groups: Vec<Vec<usize>> = groups.into_values().collect();
+    let (train, test) = split(groups.len(), seed);
+    let rows = |chosen: Vec<usize>| {
+        let mut rows: Vec<usize> = chosen.into_iter().flat_map(|group| groups[group].iter().copied()).collect();
+        rows.sort_unstable();
+        rows
+    };
+    (rows(train), rows(test))
+}
+
 /// The training rows of each node: indices into `cases`. Nodes may be empty.
 pub fn deal(cases: &[Case], train: &[usize], nodes: Nodes, seed: u64) -> Vec<Vec<usize>> {
     match nodes {
@@ -190,6 +207,16 @@ mod tests {
         assert_eq!(all, (0..101).collect::<Vec<_>>());
         assert_eq!(split(101, 5).0, train);
         assert_ne!(split(101, 6).0, train);
+    }
+
+    #[test]
+    fn sites_are_not_torn() {
+        let names: Vec<String> = (0..90).map(|row| format!("s{}", row % 9)).collect();
+        let sites: Vec<Option<&str>> = names.iter().map(|name| Some(name.as_str())).collect();
+        let (train, test) = split_by_site(&sites, 4);
+        assert_eq!((train.len(), test.len()), (60, 30));
+        let of = |rows: &[usize]| rows.iter().map(|row| row % 9).collect::<BTreeSet<_>>();
+        assert!(of(&train).is_disjoint(&of(&test)));
     }
 
     #[test]

@@ -184,7 +184,7 @@ struct Finisher<'a> {
     plain: Vec<Vec<Option<Toward>>>,
     /// Per outcome, an own level per author; empty where the view has none.
     levels: Vec<Vec<f64>>,
-    /// The same for their doubts, and last that of an author who is not known.
+    /// The doubts of the same, squared.
     doubts: Vec<Vec<f64>>,
 }
 
@@ -281,7 +281,7 @@ impl<'a> Finisher<'a> {
                 score: (f64::from(score.whole.of(signal)) / unit + mean * FOLDS as f64) / (FOLDS + 1) as f64,
                 doubt: spread * (FOLDS - 1) as f64 / FOLDS as f64,
                 level: levels.zip(asker).map_or(0.0, |(levels, asker)| levels[asker]),
-                level_doubt: doubts.map_or(0.0, |doubts| doubts[asker.unwrap_or(doubts.len() - 1)]),
+                level_doubt: doubts.zip(asker).map_or(0.0, |(doubts, asker)| doubts[asker]),
             }
         };
         scores.outcomes.iter().enumerate().map(one).collect()
@@ -296,9 +296,8 @@ impl<'a> Finisher<'a> {
             let finished = match toward.scored {
                 None => finish(by_author, toward.mean, view.level),
                 Some(plain) => {
-                    let levels: &[f64] = self.levels.get(index).map_or(&[], Vec::as_slice);
                     let calibration = view.options.as_ref().and_then(|o| o.calibration.get(index));
-                    residual::finish(by_author, levels, plain, asked[index], view.level, calibration)
+                    residual::finish(by_author, plain, asked[index], view.level, calibration)
                 }
             };
             let unit = |fraction: f64| schema.outcomes[index].value(fraction * 65_535.0);
@@ -431,8 +430,8 @@ impl PlainSums<'_> {
         }
     }
 
-    /// Own levels and their doubts, squared, per outcome and author, where the view has them and the prior is a score;
-    /// behind the doubts of the authors that of one who is not known.
+    /// Own levels and their doubts, squared, per outcome and author, where the view has them and the
+    /// prior is a score.
     fn levels(&self, toward: &[Option<Toward>]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let Question { batch, view, .. } = self.question;
         let strength = view.options.as_ref().and_then(|options| options.own_offset);
@@ -446,11 +445,10 @@ impl PlainSums<'_> {
         let of = |(outcome, toward): (usize, &Option<Toward>)| -> (Vec<f64>, Vec<f64>) {
             let own = &own[outcome * authors..][..authors];
             let Some(plain) = toward.and_then(|toward| toward.scored) else {
-                return (vec![0.0; authors], vec![0.0; authors + 1]);
+                return (vec![0.0; authors], vec![0.0; authors]);
             };
-            let nobody = std::iter::once(Moments::default());
-            let doubts = own.iter().copied().chain(nobody).map(|own| plain.level_doubt(&own, strength.0));
-            (own.iter().map(|own| plain.level(own, strength.0)).collect(), doubts.collect())
+            let doubts = own.iter().map(|own| plain.level_doubt(own, strength.0)).collect();
+            (own.iter().map(|own| plain.level(own, strength.0)).collect(), doubts)
         };
         toward.iter().enumerate().map(of).unzip()
     }

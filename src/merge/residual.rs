@@ -10,25 +10,23 @@
 //! | effective cases n | W^2 / V (Kish), the prior is worth c cases |
 //! | plain step g | N r / (N v + c v), N cases, r and v the plain means of residual and variance of all live packets of the action |
 //! | author's level d_a | N_a (r_a - g v_a) / (N_a v_a + k v), from all its packets, k = the view's `own_offset`; 0 without |
-//! | local step l | n r' / (n v' + c v), r' = sum_a (R_a - (g + d_a) V_a) / W, v' = sum_a V_a / W |
+//! | local step l | n r' / (n v' + c v), r' = sum_a (R_a - g V_a) / W, v' = sum_a V_a / W |
 //! | estimate | score + g + l + d of the asking author, each step clipped to +-4; through the logistic function for a binary outcome |
 //! | case variance s^2 | (n z' + c z) / (n + c), z' and z the local and the plain second moments of residuals |
 //! | doubt of the score J | (c/(n+c))^2 (F-1)/F sum_f (f - mean of f)^2 over the F fits that left a fold out: the grouped jackknife (Quenouille 1956) |
-//! | doubt of a level L | 1 / (N_a v_a + k v) on the logit, s^2 / (N_a + k) else; N_a = 0 where the asking author is not known; 0 without own levels |
+//! | doubt of a level L | 1 / (N_a v_a + k v) on the logit, s^2 / (N_a + k) else; 0 without own levels, and in what anybody is told, which is the rate over all authors |
 //! | variance of the estimate | (n/(n+c))^2 max(s^2/n, clustered by author) + J + L, J and L of a logit times (p (1 - p))^2; times scale^2, plus floor^2 s^2 |
 //! | interval | for a binary outcome on the logit, whose standard error is that of the estimate over p (1 - p); else as in version 1 |
-//! | single case | estimate - lower s_1 .. estimate + upper s_1, s_1^2 = (n z' + 5 z) / (n + 5) |
+//! | single case | estimate - lower .. estimate + upper, both interpolated at the estimate in the view's calibration |
 //!
 //! The step for a binary outcome is one step of Newton's method on the logit.
 
 use super::finish::{Finished, Moments, is_conflict};
 use super::quantile::student_quantile;
-use crate::domain::view::Calibration;
+use crate::domain::view::{Bits, Calibration};
 
 /// Largest step on the logit.
 const STEP_MAX: f64 = 4.0;
-/// Cases that the plain spread of residuals is worth beside the local one.
-const SPREAD_CASES: f64 = 5.0;
 /// Below this variance a step on the logit is not taken.
 const VARIANCE_MIN: f64 = 1e-9;
 
@@ -113,23 +111,21 @@ pub struct Asked {
     pub level_doubt: f64,
 }
 
-/// Finishes one outcome. `levels`: one per author, in the order of `by_author`, or none.
+/// Finishes one outcome from its per-author sums.
 pub fn finish(
     by_author: &[Moments],
-    levels: &[f64],
     plain: Plain,
     asked: Asked,
     level_percent: u8,
     calibration: Option<&Calibration>,
 ) -> Finished {
     let Plain { binary, cases: c, .. } = plain;
-    let level = |author: usize| levels.get(author).copied().unwrap_or(0.0);
     let mut all = Moments::default();
     let (mut residual, mut variances) = (0.0, 0.0);
-    for (author, sums) in by_author.iter().enumerate().filter(|(_, sums)| sums.weight > 0) {
+    for sums in by_author.iter().filter(|sums| sums.weight > 0) {
         all.add(sums);
         let variance = sums.variance(binary);
-        residual += sums.residual() - (plain.step + level(author)) * variance;
+        residual += sums.residual() - plain.step * variance;
         variances += variance;
     }
     let weight = all.weight as f64;
@@ -154,10 +150,10 @@ pub fn finish(
     let case_variance = if binary { estimate * (1.0 - estimate) } else { spread(c) };
     let mut authors = 0u64;
     let (mut concentration, mut clustered, mut between, mut chance) = (0.0, 0.0, 0.0, 0.0);
-    for (author, sums) in by_author.iter().enumerate().filter(|(_, sums)| sums.weight > 0) {
+    for sums in by_author.iter().filter(|sums| sums.weight > 0) {
         authors += 1;
         let w = sums.weight as f64;
-        let own = sums.residual() - (plain.step + level(author)) * sums.variance(binary);
+        let own = sums.residual() - plain.step * sums.variance(binary);
         let difference = own / w - r;
         let share = w / weight;
         concentration += share * share;
@@ -188,10 +184,14 @@ pub fn finish(
     } else {
         ((linear - deviate * standard_error).clamp(0.0, 1.0), (linear + deviate * standard_error).clamp(0.0, 1.0))
     };
-    let single = calibration.filter(|_| !binary).map(|c| {
-        let deviation = libm::sqrt(spread(SPREAD_CASES).max(0.0));
-        let (low, high) = (linear - c.lower.0 * deviation, linear + c.upper.0 * deviation);
-        (low.clamp(0.0, 1.0), high.clamp(0.0, 1.0))
+    let single = calibration.filter(|c| !binary && !c.lower.is_empty()).map(|c| {
+        let reach = |ends: &[Bits]| {
+            let place = estimate * (ends.len() - 1) as f64;
+            let first = (place as usize).min(ends.len() - 1);
+            let second = (first + 1).min(ends.len() - 1);
+            ends[first].0 + (ends[second].0 - ends[first].0) * (place - first as f64)
+        };
+        ((estimate - reach(&c.lower)).max(0.0), (estimate + reach(&c.upper)).min(1.0))
     });
     Finished {
         estimate,

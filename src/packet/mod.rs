@@ -34,7 +34,7 @@ mod sign;
 pub use build::{Draft, SynthesisRecord, Verdict};
 pub use file::{FILE_HEADER_BYTES, FileError, PacketFile, PacketFileWriter};
 pub use parse::{Field, PacketError};
-pub use sign::{AuthorKey, Verified, verify_batch};
+pub use sign::{AuthorKey, Verified, is_signed, verify_batch};
 
 use crate::limits::{OUTCOMES_MAX, PACKET_BYTES, PACKET_SIGNED_BYTES, SLOTS};
 use bytemuck::{Pod, Zeroable};

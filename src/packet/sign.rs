@@ -70,6 +70,11 @@ impl AuthorKey {
         hasher.finalize().into()
     }
 
+    /// Signs an id that is no packet's, for one purpose: ed25519 over BLAKE3 `derive_key(purpose, id)`.
+    pub fn sign_id(&self, purpose: &str, id: &Id) -> [u8; 64] {
+        self.signing.sign(&blake3::derive_key(purpose, id)).into()
+    }
+
     /// A draft as bytes without number and signature, for [`AuthorKey::sign_numbered`].
     ///
     /// # Errors
@@ -95,6 +100,12 @@ impl AuthorKey {
         packet.0.signature = self.signing.sign(&packet.id()).into();
         Ok(Verified(packet))
     }
+}
+
+/// Whether `signature` is what [`AuthorKey::sign_id`] makes under the public key `by`.
+pub fn is_signed(by: &Id, purpose: &str, id: &Id, signature: &[u8; 64]) -> bool {
+    let key = VerificationKey::try_from(*by);
+    key.is_ok_and(|key| key.verify(&(*signature).into(), &blake3::derive_key(purpose, id)).is_ok())
 }
 
 impl Packet {

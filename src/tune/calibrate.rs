@@ -1,35 +1,42 @@
 //! How far intervals must reach, from residuals of packets by fits and packets that did not see them.
 //!
-//! *A single case*: residuals over their local standard deviation, whose quantiles are the ends of the
-//! interval (split conformal prediction; Lei et al., JASA 2018, locally weighted), each tail its own.
+//! *A single case*: quantiles of the residuals of packets whose estimates are near, each tail its own (split conformal
+//! prediction, Lei et al., JASA 2018, by classes of the estimate): a machine near its end is known better
+//! than one in the middle of its life, and no outcome lies beyond its range.
 //!
 //! *The estimate itself*: what an estimate misses the truth by cannot be seen in one residual, which is mostly
 //! chance. But the residuals of two packets near each other, of different authors and predicted by fits
-//! that saw neither, share the miss and not the chance, so that their product is its square on average.
-//! The mean product beyond what the computed standard errors explain is the *floor*.
+//! that saw neither, share the miss and not the chance, so that their product is its square on average. That mean
+//! product is the *floor*, squared.
 
-use super::kernel::{Told, tell};
+use super::kernel::{QUERIES_MAX, REFERENCES_MAX, Shape, Told, tell};
+use super::levels::level;
 use super::sample::Sample;
 use super::shapes::{Chosen, Setting};
 use crate::domain::view::{Bits, Calibration};
-use crate::tune::kernel::{QUERIES_MAX, REFERENCES_MAX, Shape};
 
-/// Cases that the plain spread of residuals is worth beside the local one, as in [`crate::merge::residual`].
-const SPREAD_CASES: f64 = 5.0;
-/// Fewer packets than this say too little of tails: a normal deviate stands in.
-const PACKETS_MIN: usize = 30;
+/// Ends of intervals, at estimates evenly spaced over the range.
+const ENDS: usize = 17;
+/// Residuals nearest by estimate that an end is taken from: this share of all, and at least so many.
+const NEAR_SHARE: f64 = 0.1;
+const NEAR_MIN: usize = 100;
+/// Largest floor, squared: a fifth of a case's own deviation.
+const FLOOR_MAX: f64 = 0.04;
 
-/// One calibration per outcome, for intervals of `level` per cent.
-pub fn calibrate(sample: &Sample, setting: &Setting, chosen: &Chosen, level: u8) -> Vec<Calibration> {
-    let stride = sample.len().div_ceil(QUERIES_MAX).max(1);
-    let queries: Vec<usize> = (0..sample.len()).step_by(stride).collect();
-    let references: Vec<usize> = (0..sample.len()).step_by(sample.len().div_ceil(REFERENCES_MAX).max(1)).collect();
+/// One calibration per outcome, for intervals of `level_percent`.
+pub fn calibrate(sample: &Sample, setting: &Setting, chosen: &Chosen, level_percent: u8) -> Vec<Calibration> {
+    let spaced = |most: usize| -> Vec<usize> {
+        (0..sample.len()).step_by(sample.len().div_ceil(most).max(1)).collect()
+    };
+    let (queries, references) = (spaced(2 * QUERIES_MAX), spaced(REFERENCES_MAX));
     let shape = Shape { name: String::new(), metric: chosen.metric.clone(), bandwidth: 1.0 };
     let priors = std::slice::from_ref(&setting.priors[chosen.prior]);
     let apart = |a: usize, b: usize| sample.apart(a, b);
     let told = tell(sample, &shape, Some(&chosen.kernel), &queries, &references, priors, apart);
-    let told = &told[0].2;
-    (0..sample.outcomes.len()).map(|outcome| one(sample, setting, chosen, outcome, &queries, told, level)).collect()
+    let Some((_, _, told)) = told.first() else { return vec![] };
+    (0..sample.outcomes.len())
+        .map(|outcome| one(sample, setting, chosen, outcome, (&queries, told), level_percent))
+        .collect()
 }
 
 fn one(
@@ -37,62 +44,89 @@ fn one(
     setting: &Setting,
     chosen: &Chosen,
     outcome: usize,
-    queries: &[usize],
-    told: &[Told],
-    level: u8,
+    (queries, told): (&[usize], &[Told]),
+    level_percent: u8,
 ) -> Calibration {
     let values = &sample.outcomes[outcome];
     let (margins, mean_variance) = &setting.margins[chosen.prior][outcome];
-    let seconds = &setting.priors[chosen.prior].second[outcome];
-    let plain = seconds.iter().zip(&sample.weights).map(|(s, w)| s * w).sum::<f64>()
-        / sample.weights.iter().sum::<f64>().max(1e-9);
-    let mut ratios = vec![];
+    // (estimate, residual) of each packet.
+    let mut pairs = vec![];
     let (mut products, mut units) = (0.0, 0.0);
     for (&query, told) in queries.iter().zip(told) {
-        let Some(y) = values.mean[query] else { continue };
+        let Some(y) = values.mean[query].filter(|_| sample.weights[query] > 0.0) else { continue };
         let n = told.cases();
-        let [r, v, second] = told.sums[outcome];
-        let local = match told.weight > 0.0 {
-            true => super::levels::level(
-                n * r / told.weight,
-                n * v / told.weight,
-                chosen.strength * mean_variance,
-                values.binary,
-            ),
-            false => 0.0,
-        };
-        let predicted = values.predicted(margins[query] + local);
-        let spread = match told.weight > 0.0 {
-            true => (n * second / told.weight + SPREAD_CASES * plain) / (n + SPREAD_CASES),
-            false => plain,
-        };
-        if spread > 0.0 {
-            ratios.push((y - predicted) / spread.sqrt());
-        }
+        let [r, v, _] = told.sums[outcome];
+        let by_prior = values.predicted(margins[query]);
+        let mut local = 0.0;
         if told.weight > 0.0 {
+            let prior = chosen.strength * mean_variance;
+            local = level(n * r / told.weight, n * v / told.weight, prior, values.binary);
             // The mean residual near by, of others, beside this one; a kernel takes its share of it away.
-            let variance = if values.binary { predicted * (1.0 - predicted) } else { plain };
             let kept = chosen.strength / (n + chosen.strength);
-            products += (y - values.predicted(margins[query])) * (r / told.weight) * kept * kept;
-            units += variance;
+            products += (y - by_prior) * (r / told.weight) * kept * kept;
+            units += if values.binary { by_prior * (1.0 - by_prior) } else { (y - by_prior).powi(2) };
         }
+        let estimate = values.predicted(margins[query] + local).clamp(0.0, 1.0);
+        pairs.push((estimate, y - estimate));
     }
-    let deviate = crate::merge::quantile::normal_quantile(0.5 + f64::from(level) / 200.0);
-    ratios.sort_by(f64::total_cmp);
-    let tail = (1.0 - f64::from(level) / 100.0) / 2.0;
-    let (lower, upper) = if ratios.len() < PACKETS_MIN {
-        (deviate, deviate)
-    } else {
-        let n = ratios.len() as f64;
-        // The finite sample's quantile: of n + 1 equally likely places.
-        let at = |q: f64| ratios[((q * (n + 1.0)).ceil() as usize).clamp(1, ratios.len()) - 1];
-        (-at(tail), at(1.0 - tail))
-    };
-    let floor = if units > 0.0 { (products / units).clamp(0.0, 0.05) } else { 0.0 };
-    Calibration {
-        scale: Bits(1.0),
-        floor: Bits(floor.sqrt()),
-        lower: Bits(lower.max(0.0)),
-        upper: Bits(upper.max(0.0)),
+    let floor = if units > 0.0 { (products / units).clamp(0.0, FLOOR_MAX) } else { 0.0 };
+    let (lower, upper) = if values.binary { (vec![], vec![]) } else { ends(pairs, level_percent) };
+    Calibration { scale: Bits(1.0), floor: Bits(floor.sqrt()), lower, upper }
+}
+
+/// How far single cases lie below and above estimates at [`ENDS`] places.
+fn ends(mut pairs: Vec<(f64, f64)>, level_percent: u8) -> (Vec<Bits>, Vec<Bits>) {
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if pairs.is_empty() {
+        return (vec![Bits(1.0); ENDS], vec![Bits(1.0); ENDS]);
+    }
+    let near = ((pairs.len() as f64 * NEAR_SHARE) as usize).max(NEAR_MIN).min(pairs.len());
+    let tail = (1.0 - f64::from(level_percent) / 100.0) / 2.0;
+    let (mut lower, mut upper) = (vec![], vec![]);
+    for place in 0..ENDS {
+        let at = place as f64 / (ENDS - 1) as f64;
+        let below = pairs.partition_point(|(estimate, _)| *estimate < at);
+        // The window of `near` neighbours in order of the estimate whose middle is here.
+        let first = below.saturating_sub(near / 2).min(pairs.len() - near);
+        let mut residuals: Vec<f64> = pairs[first..first + near].iter().map(|pair| pair.1).collect();
+        residuals.sort_by(f64::total_cmp);
+        // The quantile of a finite sample: of n + 1 equally likely places.
+        let quantile = |q: f64| {
+            let rank = q * (near as f64 + 1.0);
+            if rank < 1.0 {
+                return -1.0;
+            }
+            residuals.get(rank.ceil() as usize - 1).copied().unwrap_or(1.0)
+        };
+        lower.push(Bits((-quantile(tail)).max(0.0)));
+        upper.push(Bits(quantile(1.0 - tail).max(0.0)));
+    }
+    (lower, upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Residuals twice as wide at 1 as at 0: nine in ten lie inside, at each place.
+    #[test]
+    fn nine_in_ten_lie_inside_wherever_the_estimate_is() {
+        let wave = |i: usize| (i as f64 * 0.618_033_988_75) % 1.0;
+        let pair = |i: usize| {
+            let estimate = wave(i);
+            (estimate, (wave(i * 7 + 3) - 0.5) * (0.1 + 0.1 * estimate))
+        };
+        let pairs: Vec<(f64, f64)> = (0..4_000).map(pair).collect();
+        let (lower, upper) = ends(pairs.clone(), 90);
+        for part in 0..4 {
+            let inside = |&&(estimate, residual): &&(f64, f64)| {
+                let place = (estimate * (ENDS - 1) as f64).round() as usize;
+                residual >= -lower[place].0 && residual <= upper[place].0
+            };
+            let here: Vec<_> = pairs.iter().filter(|pair| (pair.0 * 4.0) as usize == part).collect();
+            let share = here.iter().copied().filter(|pair| inside(&pair)).count() as f64 / here.len() as f64;
+            assert!((0.87..0.93).contains(&share), "{share} in quarter {part}");
+        }
+        assert!(upper[ENDS - 1].0 > 1.4 * upper[0].0);
     }
 }

@@ -54,12 +54,6 @@ impl Residuals {
         };
         (0..sample.len()).map(one).collect()
     }
-
-    /// The level of each author, from all its packets.
-    pub fn levels(&self, sample: &Sample, binary: bool, strength: f64) -> Vec<f64> {
-        let sums = self.by_author(sample);
-        sums.into_iter().map(|[r, v]| level(r, v, strength * self.mean_variance, binary)).collect()
-    }
 }
 
 /// The step of [`crate::merge::residual`].

@@ -40,9 +40,19 @@ pub struct Tuned {
 }
 
 /// Tunes a view on packets, starting from `base`, whose addressing, decay and level it keeps.
-pub fn tune(schema: &Schema, base: &View, packets: &[Verified], engine: &Engine) -> Tuned {
-    engine.install(|| run(schema, base, packets))
+/// `after` is told of each of the [`STAGES`] when it is done.
+pub fn tune(
+    schema: &Schema,
+    base: &View,
+    packets: &[Verified],
+    engine: &Engine,
+    after: impl Fn(&str) + Send + Sync,
+) -> Tuned {
+    engine.install(|| run(schema, base, packets, &after))
 }
+
+/// Stages of tuning: priors, trust, levels, metric and kernel, intervals.
+pub const STAGES: u64 = 5;
 
 /// Whether losses `a` are smaller than `b`, row by row, by more than `deviations` standard errors of
 /// their difference.
@@ -54,7 +64,7 @@ pub fn is_better(a: &[f64], b: &[f64], deviations: f64) -> bool {
     mean < 0.0 && -mean > deviations * (variance / n).sqrt()
 }
 
-fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
+fn run(schema: &Schema, base: &View, packets: &[Verified], after: &(dyn Fn(&str) + Send + Sync)) -> Tuned {
     let ask_ms = packets.iter().map(|packet| packet.observed_at()).max().unwrap_or(0);
     let live = live(packets, ask_ms);
     let mut sample = Sample::new(schema, &live);
@@ -62,6 +72,7 @@ fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
     let mut report = vec![format!("{} packets of {} authors; folds by {by}", sample.len(), sample.authors)];
     let bins = trees::Bins::new(&sample);
     let mut kinds = priors(schema, &sample, &bins, &mut report);
+    after("priors");
     let trust = trust::choose(&sample, &kinds, &mut report);
     if let Some(found) = trust.as_ref().filter(|found| found.doubted > 0) {
         // What liars taught must go before others are judged by it: fits and judgement once more.
@@ -72,10 +83,14 @@ fn run(schema: &Schema, base: &View, packets: &[Verified]) -> Tuned {
             kinds = priors(schema, &sample, &bins, &mut report);
         }
     }
+    after("trust");
     let offset = levels::choose(&sample, &kinds, &mut report);
-    let setting = shapes::Setting::new(&sample, &kinds, offset);
+    after("levels");
+    let setting = shapes::Setting::new(&sample, &kinds);
     let chosen = shapes::choose(&sample, base, &setting, &mut report);
+    after("metric and kernel");
     let calibration = calibrate::calibrate(&sample, &setting, &chosen, base.level);
+    after("intervals");
     let outcomes: Vec<_> = sample
         .outcomes
         .iter()

@@ -52,22 +52,15 @@ pub struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
-    pub fn new(sample: &'a Sample, kinds: &'a [[Candidate; 4]], offset: Option<f64>) -> Setting<'a> {
+    pub fn new(sample: &'a Sample, kinds: &'a [[Candidate; 4]]) -> Setting<'a> {
         let mut priors = vec![];
         let mut margins = vec![];
         for kind in 0..4 {
             let mut prior = Priors { residual: vec![], variance: vec![], second: vec![] };
             let mut of_outcomes = vec![];
             for (outcome, kinds) in kinds.iter().enumerate() {
-                let binary = sample.outcomes[outcome].binary;
                 let fit = &kinds[kind];
-                let mut residuals = Residuals::of(sample, outcome, &fit.margins);
-                if let Some(strength) = offset {
-                    let levels = residuals.levels(sample, binary, strength);
-                    for row in 0..sample.len() {
-                        residuals.residual[row] -= levels[sample.author[row]] * residuals.variance[row];
-                    }
-                }
+                let residuals = Residuals::of(sample, outcome, &fit.margins);
                 of_outcomes.push((fit.margins.clone(), residuals.mean_variance));
                 let squares = residuals.residual.iter().zip(&sample.outcomes[outcome].variance);
                 prior.second.push(squares.map(|(r, s)| r * r + s).collect());

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Column that names the node of a row
     #[arg(long, value_name = "COLUMN")]
     pub site: Option<String>,
+    /// Split by whole sites: no site has training and test rows
+    #[arg(long, conflicts_with = "train")]
+    pub by_site: bool,
     /// Deal the training rows to this many nodes instead of one per site
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub nodes: Option<u32>,

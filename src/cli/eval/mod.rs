@@ -51,7 +51,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         let views = views(&arguments, &prepared)?;
         let alone = views[0].clone();
         let tuner = |field: &Field, view: &View| {
-            let tuned = crate::tune::tune(&schema, view, &field.packets.concat(), &engine);
+            let tuned = crate::tune::tune(&schema, view, &field.packets.concat(), &engine, |_| ());
             if std::env::var("QREPORT").is_ok() {
                 tuned.report.iter().for_each(|line| output::note(line));
             }

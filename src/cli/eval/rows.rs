@@ -4,7 +4,7 @@ use super::Arguments;
 use crate::cli::{Failure, data};
 use crate::distill::Case;
 use crate::domain::{Domain, Purpose};
-use crate::eval::split::split;
+use crate::eval::split::{split, split_by_site};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Prepared {
 /// Where the rows of each split come from.
 pub enum Source<'a> {
     /// One table and one domain for all splits.
-    Table { domain: Arc<Domain>, cases: Arc<Vec<Case>> },
+    Table { domain: Arc<Domain>, cases: Arc<Vec<Case>>, by_site: bool },
     /// Two tables, and a domain.
     Pair { domain: Arc<Domain>, cases: Arc<Vec<Case>>, train: usize },
     /// One table; each split drafts a domain from its training rows.
@@ -40,7 +40,7 @@ impl<'a> Source<'a> {
             (Some(path), ..) => {
                 let domain = load(arguments, &arguments.domain)?;
                 let cases = Arc::new(data::cases(path, &domain, Purpose::Evidence)?);
-                Ok(Source::Table { domain: Arc::new(domain), cases })
+                Ok(Source::Table { domain: Arc::new(domain), cases, by_site: arguments.by_site })
             }
             (None, Some(train), Some(test)) => {
                 let domain = if auto {
@@ -60,8 +60,14 @@ impl<'a> Source<'a> {
 
     pub fn prepare(&mut self, seed: u64) -> Result<Prepared, Failure> {
         match self {
-            Source::Table { domain, cases } => {
-                let (train, test) = both(split(cases.len(), seed))?;
+            Source::Table { domain, cases, by_site } => {
+                let parts = if *by_site {
+                    let sites: Vec<Option<&str>> = cases.iter().map(|case| case.site.as_deref()).collect();
+                    split_by_site(&sites, seed)
+                } else {
+                    split(cases.len(), seed)
+                };
+                let (train, test) = both(parts)?;
                 Ok(Prepared { domain: domain.clone(), cases: cases.clone(), train, test })
             }
             Source::Pair { domain, cases, train } => {
@@ -70,7 +76,20 @@ impl<'a> Source<'a> {
             }
             Source::Drafted { arguments, path } => {
                 let (header, rows) = data::records(path)?;
-                let (train, test) = both(split(rows.len(), seed))?;
+                let column = arguments.site.as_ref().and_then(|site| header.iter().position(|name| name == site));
+                let parts = match column.filter(|_| arguments.by_site) {
+                    Some(column) => {
+                        let sites: Vec<_> =
+                            rows.iter().map(|row| row.get(column).map(String::from_utf8_lossy)).collect();
+                        let sites: Vec<Option<&str>> = sites.iter().map(|site| site.as_deref()).collect();
+                        split_by_site(&sites, seed)
+                    }
+                    None if arguments.by_site => {
+                        return Err(Failure::usage("--by-site with --domain auto needs --site COLUMN of the table"));
+                    }
+                    None => split(rows.len(), seed),
+                };
+                let (train, test) = both(parts)?;
                 let folder = tempfile::tempdir().map_err(|e| data::io(Path::new("temporary folder"), e))?;
                 let part = folder.path().join("train.csv");
                 data::write_records(&part, &header, train.iter().map(|&row| &rows[row]))?;

@@ -140,6 +140,8 @@ impl Summary {
         if let Some(poison) = self.poison {
             let [clean, lied] = self.poisoned_tables();
             let losses: BTreeMap<_, _> = self.losses().into_iter().collect();
+            let excluded: Vec<_> = self.poisoned.iter().filter_map(|found| found.excluded).collect();
+            let over = |share: fn(&(f64, f64)) -> f64| mean(&excluded.iter().map(share).collect::<Vec<_>>());
             let dishonest: Vec<usize> = self.poisoned.iter().map(|found| found.dishonest).collect();
             put(
                 "poison",
@@ -147,6 +149,8 @@ impl Summary {
                     "share": poison.share,
                     "kind": poison.kind,
                     "dishonest": dishonest,
+                    "excluded_honest": over(|share| share.0),
+                    "excluded_dishonest": over(|share| share.1),
                     "clean": clean.figures(),
                     "poisoned": lied.figures(),
                     "loss": losses,

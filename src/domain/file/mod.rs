@@ -17,6 +17,7 @@ mod tests;
 
 pub use diagnose::{DomainError, Problem};
 pub use schema::parse_duration;
+pub use view::VIEW_PURPOSE;
 pub use write::{integers, quoted};
 
 use super::schema::Schema;

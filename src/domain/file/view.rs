@@ -6,7 +6,7 @@
 //! (`{ tables = 1, bits = 0, probes = 1 }`), `decay` (`{ half_life = "30d", table = [...] }`; none
 //! where absent), `level` (90), `finish` (1). With finish 2 the prior may be
 //! `{ kind = "scores", cases = 2.0, fitted = "hex digits of its postcard" }`, and there may be `options`
-//! (own offset, trust, calibration).
+//! (own offset, trust, calibration). `signature`, hex digits, is the curator's over the view's id.
 
 use super::diagnose::Problems;
 use super::fields::{Fields, Placed};
@@ -15,10 +15,14 @@ use std::sync::Arc;
 use crate::domain::schema::Schema;
 use crate::domain::prior::{Prior, Scores};
 use crate::domain::view::{Addressing, Bits, Calibration, Decay, Kernel, Metric, Options, Trust, View};
+use crate::packet::is_signed;
 use crate::limits::{
-    DECAY_ENTRIES_MAX, FINGERPRINT_BITS, FINISH_VERSION, KERNEL_ENTRIES, PROBES_MAX, SHIFT_MAX, SLOTS,
+    CALIBRATION_ENTRIES_MAX, DECAY_ENTRIES_MAX, FINGERPRINT_BITS, FINISH_VERSION, KERNEL_ENTRIES, PROBES_MAX, SHIFT_MAX, SLOTS,
     TABLES_MAX, WEIGHT_ONE,
 };
+
+/// What a view's signature is for.
+pub const VIEW_PURPOSE: &str = "qis 1 view signature";
 
 /// The prior's strength where the file names none, in cases.
 const PRIOR_CASES: f64 = 2.0;
@@ -51,10 +55,24 @@ pub(super) fn read(root: &mut Fields, schema: &Schema, problems: &mut Problems) 
             curator: schema.curator,
             options: options(&mut fields, finish, schema.outcomes.len(), problems),
         };
+        signature(&mut fields, &view, problems);
         fields.finish(problems);
         views.push(view);
     }
     views
+}
+
+/// A view that says it is signed must be signed by the schema's curator; nothing of it is hashed.
+fn signature(fields: &mut Fields, view: &View, problems: &mut Problems) {
+    let Some(Placed { value, span }) = fields.text("signature", problems) else { return };
+    let bytes = hex(&value).and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+    let signed = bytes.is_some_and(|bytes| is_signed(&view.curator, VIEW_PURPOSE, &view.id(), &bytes));
+    if !signed {
+        let message = format!("the signature of {} is not its curator's", fields.what);
+        let help = "the view was changed after it was signed, or the schema names another curator; without the \
+                    line the view is unsigned";
+        problems.note(span, message, "does not match", Some(help.into()));
+    }
 }
 
 fn finish(fields: &mut Fields, problems: &mut Problems) -> u16 {
@@ -259,12 +277,18 @@ fn options(fields: &mut Fields, finish: u16, outcomes: usize, problems: &mut Pro
     for (span, table) in options.sections("calibration", problems) {
         let mut one = Fields::new(format!("a calibration of {}", options.what), span, table);
         let mut read = |key| Bits(positive(&mut one, key, problems).unwrap_or(0.0));
-        calibration.push(Calibration {
-            scale: read("scale"),
-            floor: read("floor"),
-            lower: read("lower"),
-            upper: read("upper"),
-        });
+        let (scale, floor) = (read("scale"), read("floor"));
+        let mut ends = |key| -> Vec<Bits> {
+            let reals = one.reals(key, problems).map(|reals| reals.value).unwrap_or_default();
+            reals.into_iter().map(|real| Bits(real.value.max(0.0))).collect()
+        };
+        let (lower, upper) = (ends("lower"), ends("upper"));
+        if lower.len() != upper.len() || lower.len() > CALIBRATION_ENTRIES_MAX {
+            let message = format!("{}: {} lower and {} upper ends", one.what, lower.len(), upper.len());
+            let label = format!("as many of both, at most {CALIBRATION_ENTRIES_MAX}");
+            problems.note(one.span.clone(), message, label, None);
+        }
+        calibration.push(Calibration { scale, floor, lower, upper });
         one.finish(problems);
     }
     if !calibration.is_empty() && calibration.len() != outcomes {

@@ -1,6 +1,7 @@
 //! Pieces of TOML text for those who write domain files.
 
-use crate::domain::view::{Decay, Kernel};
+use crate::domain::prior::Prior;
+use crate::domain::view::{Addressing, Bits, Calibration, Decay, Kernel, Metric, Options, View};
 
 /// A text as a TOML string in double quotes.
 pub fn quoted(text: &str) -> String {
@@ -55,4 +56,92 @@ impl Decay {
     pub fn to_toml(&self) -> String {
         format!("decay = {{ half_life = {}, table = {} }}\n", self.half_life_ms, integers(&self.table))
     }
+}
+
+impl View {
+    /// The `[[view]]` table of a domain file: read again, it gives this view and its id.
+    pub fn to_toml(&self, signature: Option<&[u8; 64]>) -> String {
+        let Addressing { tables, bits, probes } = self.addressing;
+        let mut text = format!(
+            "[[view]]\nname = {}\nlevel = {}\nfinish = {}\n{}",
+            quoted(&self.name),
+            self.level,
+            self.finish,
+            self.metric.to_toml()
+        );
+        text.push_str(&self.kernel.to_toml());
+        match &self.prior {
+            Prior::Mean { cases } => text.push_str(&format!("prior = {{ kind = \"mean\", cases = {cases:?} }}\n")),
+            Prior::Scores(scores) => {
+                // postcard fails only for sequences of unknown length and for full buffers; neither occurs.
+                let bytes = postcard::to_stdvec(&**scores).expect("scores serialise");
+                let cases = scores.cases.0;
+                let fitted = hex_lines(&bytes);
+                text.push_str(&format!(
+                    "prior = {{ kind = \"scores\", cases = {cases:?}, fitted = \"\"\"\n{fitted}\"\"\" }}\n"
+                ));
+            }
+        }
+        text.push_str(&format!("address = {{ tables = {tables}, bits = {bits}, probes = {probes} }}\n"));
+        if self.decay != Decay::none() {
+            text.push_str(&self.decay.to_toml());
+        }
+        if let Some(signature) = signature {
+            text.push_str(&format!("signature = \"{}\"\n", hex_lines(signature).replace('\n', "")));
+        }
+        if let Some(options) = &self.options {
+            text.push_str(&options.to_toml());
+        }
+        text
+    }
+}
+
+impl Metric {
+    /// The line `metric = ...` of a view.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Metric::Identity => "metric = \"identity\"\n".into(),
+            Metric::Diagonal { shift, weights } => {
+                format!("metric = {{ shift = {shift}, diagonal = {} }}\n", integers(weights))
+            }
+            Metric::Full { shift, matrix } => {
+                let bytes: Vec<u8> = matrix.iter().map(|&weight| weight as u8).collect();
+                format!("metric = {{ shift = {shift}, full = \"\"\"\n{}\"\"\" }}\n", hex_lines(&bytes))
+            }
+        }
+    }
+}
+
+impl Options {
+    /// The table `[view.options]`, behind the lines of its view.
+    fn to_toml(&self) -> String {
+        let mut text = String::from("[view.options]\n");
+        if let Some(Bits(cases)) = self.own_offset {
+            text.push_str(&format!("own_offset = {cases:?}\n"));
+        }
+        if let Some(trust) = self.trust {
+            let (spread, cases) = (trust.spread.0, trust.cases_max);
+            text.push_str(&format!("trust = {{ spread = {spread:?}, cases_max = {cases} }}\n"));
+        }
+        for Calibration { scale, floor, lower, upper } in &self.calibration {
+            let list = |ends: &[Bits]| {
+                let ends: Vec<String> = ends.iter().map(|end| format!("{:?}", end.0)).collect();
+                format!("[{}]", ends.join(", "))
+            };
+            text.push_str(&format!(
+                "[[view.options.calibration]]\nscale = {:?}\nfloor = {:?}\nlower = {}\nupper = {}\n",
+                scale.0,
+                floor.0,
+                list(lower),
+                list(upper)
+            ));
+        }
+        text
+    }
+}
+
+/// Bytes as lines of 120 hex digits.
+fn hex_lines(bytes: &[u8]) -> String {
+    let line = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    bytes.chunks(60).map(line).collect()
 }
