@@ -238,7 +238,7 @@ prior = {{ cases = 1 }}
     let scores = around.scores(&question, pair, &Propensity::Estimated).unwrap();
     let query = embed_one(&view.metric, &schema.signal(&[Value::Number(0.0)]));
     let row = ArrayView2::from_shape((1, SLOTS), query.as_slice()).unwrap();
-    let answer = &engine.answer(question, row)[0];
+    let answer = &engine.answer(question, qis::merge::Situations::public(row, row))[0];
     let of = |action: usize| answer.actions[action].1[0].unwrap().finished;
     let plain = difference(&of(1), &of(0), 90);
     let mut here = Nearness::default();

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use qis::domain::Domain;
 use qis::limits::{OUTCOMES_MAX, SLOTS};
 use qis::merge::finish::{Moments, PlainMean, finish, further_cases};
-use qis::merge::{Batch, Question, Situation, answer, cpu, lineage_root, live, synthesis};
+use qis::merge::{Batch, Question, Situations, Situation, answer, cpu, lineage_root, live, synthesis};
 use qis::packet::{AuthorKey, Draft, Kind, Verified, hex};
 use serde_json::{Value as Json, json};
 
@@ -90,8 +90,7 @@ fn finishes() -> Json {
         weight,
         squared: weight * 4_096 / count.max(1),
         mean: weight * mean,
-        second: weight * second,
-    };
+        second: weight * second, ..Moments::default() };
     let cases = [
         ("nothing known: the prior", vec![]),
         ("one author, one certain case", vec![author(1, 4_096, 65_535, 65_535)]),
@@ -163,7 +162,7 @@ fn mailbox(domain: &Domain) -> Json {
     let mut query = [0i8; SLOTS];
     query[3] = 51;
     let queries = Array2::from_shape_vec((1, SLOTS), query.to_vec()).unwrap();
-    let answer = answer(question, queries.view(), cpu::merge).remove(0);
+    let answer = answer(question, Situations::public(queries.view(), queries.view()), cpu::merge).remove(0);
     let lineage = lineage_root(batch.ids.iter().copied());
     let situation = Situation { signal: &query, scope: [7; 32] };
     let draft = synthesis(schema, view, &answer, Some(1), situation, lineage, ask_ms).unwrap();

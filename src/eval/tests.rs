@@ -55,7 +55,7 @@ fn poison_flips_what_it_says() {
             }
         }
         let found =
-            poison::run(&field, &domain.views[0], &[Method::Swarm], Poison { share: 0.25, kind }).unwrap();
+            poison::run(&field, &domain.views[0], None, &[Method::Swarm], Poison { share: 0.25, kind }).unwrap();
         let (_, clean, lied) = &found.methods[0];
         // Not the order but the rate suffers when one class is flipped.
         assert!(clean.brier < lied.brier, "{kind:?}: {found:?}");
@@ -112,7 +112,7 @@ fn scrambling_begins_with_the_view_and_ends_worse() {
     let (train, test) = split::split(cases.len(), 0);
     let field = Field::new(ground, &cases, (&train, &test), EIGHT, 0).unwrap();
     let steps = scramble::run(&field, &domain.views[0], 2);
-    let swarm = run(&field, &domain.views, &[]).methods.remove(0).metrics;
+    let swarm = run(&field, &domain.views, &domain.views[0], &[]).methods.remove(0).metrics;
     assert_eq!(steps[0].metrics, swarm);
     let accuracy: Vec<f64> = steps.iter().map(|step| step.metrics.accuracy.unwrap()).collect();
     assert!(accuracy[0] > accuracy[1] && accuracy[1] > accuracy[2], "{accuracy:?}");
@@ -130,7 +130,7 @@ fn a_rival_that_is_the_same_view_draws() {
     for seed in 0..3 {
         let (train, test) = split::split(cases.len(), seed);
         let field = Field::new(ground, &cases, (&train, &test), EIGHT, seed).unwrap();
-        let found = run(&field, &views, &[]);
+        let found = run(&field, &views, &views[0], &[]);
         assert_eq!(
             found.methods.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),
             ["swarm", "swarm under other"]

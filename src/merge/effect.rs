@@ -58,6 +58,7 @@ mod tests {
                 squared: 4_096 * 4_096,
                 mean: 4_096 * u64::from(y),
                 second: 4_096 * (u64::from(y) * u64::from(y) / 65_535),
+                ..Moments::default()
             };
             let authors: Vec<Moments> = values.iter().map(one).collect();
             finish(&authors, PlainMean { mean: 0.0, variance: 0.0, cases: 0.0 }, 90)

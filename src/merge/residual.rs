@@ -16,7 +16,7 @@
 //! | doubt of the score J | (c/(n+c))^2 (F-1)/F sum_f (f - mean of f)^2 over the F fits that left a fold out: the grouped jackknife (Quenouille 1956) |
 //! | doubt of a level L | 1 / (N_a v_a + k v) on the logit, s^2 / (N_a + k) else; 0 without own levels, and in what anybody is told, which is the rate over all authors |
 //! | variance of the estimate | (n/(n+c))^2 max(s^2/n, clustered by author) + J + L, J and L of a logit times (p (1 - p))^2; times scale^2, plus floor^2 s^2 |
-//! | interval | for a binary outcome on the logit, whose standard error is that of the estimate over p (1 - p); else as in version 1 |
+//! | interval | as in version 1; for a binary outcome not beyond that of the logit, whose standard error is that of the estimate over p (1 - p) |
 //! | single case | estimate - lower .. estimate + upper, both interpolated at the estimate in the view's calibration |
 //!
 //! The step for a binary outcome is one step of Newton's method on the logit.
@@ -68,13 +68,14 @@ impl Plain {
         Some(Plain { binary, cases, variance, second, step })
     }
 
-    /// The doubt of a level, squared, from all its author's packets: 1 / (N v + k v), or 1 / (N + k).
+    /// The doubt of a level, squared, from all its author's packets: 1 / (N v + k v), or 1 / (N + k); 0 for an author without
+    /// any, who has no level of its own here.
     pub fn level_doubt(&self, own: &Moments, strength: f64) -> f64 {
         let below = match self.binary {
             true => own.variance(true) + strength * self.variance,
             false => own.weight as f64 + strength,
         };
-        if below < VARIANCE_MIN { 0.0 } else { 1.0 / below }
+        if own.weight == 0 || below < VARIANCE_MIN { 0.0 } else { 1.0 / below }
     }
 
     /// An author's own level beyond the plain step, from all its packets, drawn toward 0 as if `strength` cases said so.
@@ -180,7 +181,10 @@ pub fn finish(
     let (lower, upper) = if binary {
         let error = standard_error / (estimate * (1.0 - estimate)).max(1e-6);
         let logit = linear.clamp(-12.0, 12.0);
-        (logistic(logit - deviate * error), logistic(logit + deviate * error))
+        let (low, high) = (logistic(logit - deviate * error), logistic(logit + deviate * error));
+        // Near 0 and 1 the logit has no bound: what is far there is near as a chance.
+        let reach = deviate * standard_error;
+        (low.max(estimate - reach), high.min(estimate + reach))
     } else {
         ((linear - deviate * standard_error).clamp(0.0, 1.0), (linear + deviate * standard_error).clamp(0.0, 1.0))
     };

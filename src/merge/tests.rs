@@ -1,4 +1,4 @@
-use super::batch::COLUMNS_PER_OUTCOME;
+use super::layout::COLUMNS_PER_OUTCOME;
 use super::*;
 use crate::domain::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema, View};
 use crate::limits::{OUTCOMES_MAX, SLOTS, WEIGHT_ONE};
@@ -96,7 +96,7 @@ fn ask(packets: &[Verified], slot: i8) -> Answer {
     let question = Question { schema: &schema, view: &view, batch: &batch, ask_ms: 2_000 };
     let mut query = Array2::zeros((1, SLOTS));
     query[[0, 0]] = slot;
-    answer(question, query.view(), cpu::merge).remove(0)
+    answer(question, Situations::public(query.view(), query.view()), cpu::merge).remove(0)
 }
 
 proptest! {

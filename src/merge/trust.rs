@@ -6,8 +6,8 @@
 //! down, again apart from a level; *noise*, they do not follow b at all. A level costs d^2 / (2 spread^2),
 //! spread being how far honest authors differ, so that a site with more of the sick stays honest. With the
 //! likelihoods L and the chances [`HONEST`], [`OTHERWISE`] and [`OTHERWISE`] before any evidence, p is the chance
-//! of *honest* after it; trust is (p - 1/2) / (HONEST - 1/2), cut to 0..1: who is as likely reversed as honest
-//! says nothing. Authors with few cases stay where they began, at full trust.
+//! of *honest* after it; trust falls from 1 at p = [`DOUBTED`] to 0 at [`DISMISSED`]. Authors with few cases stay
+//! where they began, at full trust.
 //!
 //! Binary outcomes: sums of cases and of outcomes in 64 classes of b, exact in any order, then
 //! Bernoulli likelihoods with the level on the logit (its best value by Newton's method). Others: exact
@@ -20,8 +20,12 @@ use crate::domain::view::Trust;
 use crate::limits::WEIGHT_ONE;
 
 /// Chance that an author is honest before any evidence, and of each other story.
-const HONEST: f64 = 0.9;
-const OTHERWISE: f64 = 0.05;
+const HONEST: f64 = 0.95;
+const OTHERWISE: f64 = 0.025;
+/// Trust begins to fall below the first chance of honesty, and is none at the second: one rare outcome makes nobody a
+/// liar, and leaving out who saw it would make rare outcomes rarer.
+const DOUBTED: f64 = 0.5;
+const DISMISSED: f64 = 0.1;
 /// Classes of a prediction.
 const CLASSES: usize = 64;
 /// Steps of Newton's method for an author's level.
@@ -83,7 +87,7 @@ pub fn trust(records: &[Vec<Record>], cases: &[u64], trust: Trust, variances: &[
         let odds = (OTHERWISE * libm::exp((reversed - honest).min(700.0))
             + OTHERWISE * libm::exp((noise - honest).min(700.0)))
             / HONEST;
-        let agreed = ((1.0 / (1.0 + odds) - 0.5) / (HONEST - 0.5)).clamp(0.0, 1.0);
+        let agreed = ((1.0 / (1.0 + odds) - DISMISSED) / (DOUBTED - DISMISSED)).clamp(0.0, 1.0);
         let share = f64::from(trust.cases_max) / (cases.max(1) as f64);
         (f64::from(WEIGHT_ONE) * agreed * share.min(1.0)).round() as u16
     };
@@ -212,7 +216,7 @@ mod tests {
         assert_eq!(trusted(author(40, |b, i| !as_predicted(b, i))), 0);
         let often = |b: f64, i: u64| as_predicted((b * 1.6).min(0.97), i);
         assert!(trusted(author(40, often)) > 3_500, "a site with more of the sick");
-        assert_eq!(trusted(author(1, |_, _| true)), WEIGHT_ONE, "one case says little");
+        assert!(trusted(author(1, |_, _| true)) > 3_500, "one case says little");
         assert!(trusted(author(200, |b, i| as_predicted(b, i) ^ (i % 2 == 0))) < 500, "half reversed");
     }
 

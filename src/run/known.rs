@@ -127,12 +127,29 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Addressing, Decay, Kernel, Metric, Prior};
     use crate::limits::OUTCOMES_MAX;
     use crate::packet::{AuthorKey, Draft, Kind};
 
+    fn plain() -> View {
+        View {
+            name: "plain".into(),
+            schema: [0; 32],
+            metric: Metric::Identity,
+            kernel: Kernel::gaussian(30.0),
+            prior: Prior::Mean { cases: 1.0 },
+            addressing: Addressing { tables: 1, bits: 0, probes: 1 },
+            decay: Decay::none(),
+            level: 90,
+            finish: 1,
+            curator: [0; 32],
+            options: None,
+        }
+    }
+
     fn ask(known: &mut Known, first: u8) {
         let addresses = [[first; 32], [0; 32]];
-        let warm = known.warm(&addresses, 1, (&Decay::none(), 5), |signals| signals.to_owned());
+        let warm = known.warm(&addresses, 1, (&plain(), 5), |signals| signals.to_owned());
         assert_eq!(warm.batch().live(), 10);
     }
 
@@ -169,7 +186,7 @@ mod tests {
         for number in 0..WARM_BATCHES_MAX as u64 + 10 {
             let mut address = [0; 32];
             address[..8].copy_from_slice(&number.to_le_bytes());
-            known.warm(&[address], 1, (&Decay::none(), 5), |signals| signals.to_owned());
+            known.warm(&[address], 1, (&plain(), 5), |signals| signals.to_owned());
         }
         assert_eq!(known.batches.len(), WARM_BATCHES_MAX);
         assert!(!known.batches.contains_key(&vec![[0; 32]]), "the first was used least recently");

@@ -231,11 +231,11 @@ record = "id"
             };
             let whole = batch(&union);
             let asked = Question { schema: &schema, view: &view, batch: &whole, ask_ms: NOW_MS };
-            assert_eq!(found.answer, engine.answer(asked, signal)[0], "{}", view.name);
+            assert_eq!(found.answer, engine.answer(asked, crate::merge::Situations::public(signal, signal))[0], "{}", view.name);
             assert!(found.answer.packets > 10);
 
             let tally = |batch: &Batch| {
-                let gains = batch.equal_gains(&view.decay, NOW_MS);
+                let gains = batch.gains_under(&view, NOW_MS);
                 let spans = [cpu::Span { queries: 0..1, packets: 0..batch.len() }];
                 cpu::merge(&batch.job(&view.kernel, &gains, signal, &spans)).tally(0)
             };
@@ -244,7 +244,7 @@ record = "id"
                 let mine: Vec<&Verified> = union.iter().filter(|p| p.scope() == scope).copied().collect();
                 let alone = batch(&mine);
                 let asked = Question { schema: &schema, view: &view, batch: &alone, ask_ms: NOW_MS };
-                assert_eq!((part.scope, &part.alone), (*scope, &engine.answer(asked, signal)[0]));
+                assert_eq!((part.scope, &part.alone), (*scope, &engine.answer(asked, crate::merge::Situations::public(signal, signal))[0]));
                 assert_eq!(part.live, mine.len() as u64);
                 sum.add(&tally(&alone));
             }

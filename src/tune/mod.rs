@@ -22,6 +22,9 @@ pub mod shapes;
 pub mod trees;
 pub mod trust;
 
+#[cfg(test)]
+mod tests;
+
 use crate::domain::prior::{FoldsBy, Link, Prior, Scores, logistic_table};
 use crate::domain::view::{Bits, Options};
 use crate::domain::{Schema, View};
@@ -51,6 +54,9 @@ pub fn tune(
     engine.install(|| run(schema, base, packets, &after))
 }
 
+/// Rounds of fitting and judging authors by the fit.
+const TRUST_ROUNDS_MAX: usize = 4;
+
 /// Stages of tuning: priors, trust, levels, metric and kernel, intervals.
 pub const STAGES: u64 = 5;
 
@@ -71,17 +77,19 @@ fn run(schema: &Schema, base: &View, packets: &[Verified], after: &(dyn Fn(&str)
     let by = if sample.folds_by == FoldsBy::Author { "author" } else { "evidence" };
     let mut report = vec![format!("{} packets of {} authors; folds by {by}", sample.len(), sample.authors)];
     let bins = trees::Bins::new(&sample);
+    // Whoever floods must not teach what the flood is judged by.
+    let flooded = trust::level_out(&mut sample);
     let mut kinds = priors(schema, &sample, &bins, &mut report);
     after("priors");
-    let trust = trust::choose(&sample, &kinds, &mut report);
-    if let Some(found) = trust.as_ref().filter(|found| found.doubted > 0) {
-        // What liars taught must go before others are judged by it: fits and judgement once more.
+    let mut trust = trust::choose(&sample, &kinds, &mut report);
+    // What liars taught must go before others are judged by it: fits and judgement until they agree.
+    let mut doubted = if flooded { usize::MAX } else { 0 };
+    for _ in 0..TRUST_ROUNDS_MAX {
+        let Some(found) = trust.as_ref().filter(|found| found.doubted != doubted) else { break };
+        doubted = found.doubted;
         sample.trust(&found.trust);
         kinds = priors(schema, &sample, &bins, &mut report);
-        if let Some(again) = trust::choose(&sample, &kinds, &mut report) {
-            sample.trust(&again.trust);
-            kinds = priors(schema, &sample, &bins, &mut report);
-        }
+        trust = trust::choose(&sample, &kinds, &mut report);
     }
     after("trust");
     let offset = levels::choose(&sample, &kinds, &mut report);

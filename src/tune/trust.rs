@@ -13,6 +13,8 @@ const AUTHORS_MIN: usize = 8;
 /// Cases of one author count fully up to so many times the median author's.
 const CASES_TIMES: f64 = 4.0;
 const CASES_MIN: f64 = 30.0;
+/// So many times the median author's cases may be a flood.
+const FLOOD_TIMES: f64 = 6.0;
 /// Spread of honest levels, in logits and as a fraction of the range, between these.
 const SPREAD_LOGIT: (f64, f64) = (0.5, 1.5);
 const SPREAD_SHARE: (f64, f64) = (0.05, 0.2);
@@ -24,6 +26,27 @@ pub struct Found {
     pub trust: Vec<u16>,
     /// Authors that are not fully trusted for what they say (not for how much).
     pub doubted: usize,
+}
+
+/// Where some author has far more cases than most, lets none count more than the median author; says whether it did.
+pub fn level_out(sample: &mut Sample) -> bool {
+    let mut cases = vec![0u64; sample.authors];
+    for row in 0..sample.len() {
+        cases[sample.author[row]] += u64::from(sample.cases[row]);
+    }
+    let median = median(&cases);
+    let flooded = sample.authors >= AUTHORS_MIN && cases.iter().any(|&n| n as f64 > FLOOD_TIMES * median);
+    if flooded {
+        let share = |&n: &u64| (4_096.0 * (median / n.max(1) as f64).min(1.0)).round() as u16;
+        sample.trust(&cases.iter().map(share).collect::<Vec<_>>());
+    }
+    flooded
+}
+
+fn median(cases: &[u64]) -> f64 {
+    let mut ordered = cases.to_vec();
+    ordered.sort_unstable();
+    ordered.get(ordered.len() / 2).map_or(0.0, |&n| n as f64)
 }
 
 /// Judges authors by the best prior of each outcome; `None` where there are too few of them.
@@ -53,10 +76,7 @@ pub fn choose(sample: &Sample, kinds: &[[Candidate; 4]], report: &mut Vec<String
             sum / sample.len().max(1) as f64
         })
         .collect();
-    let mut ordered = cases.clone();
-    ordered.sort_unstable();
-    let median = ordered[ordered.len() / 2] as f64;
-    let cases_max = (CASES_TIMES * median).max(CASES_MIN).min(f64::from(u32::MAX)) as u32;
+    let cases_max = (CASES_TIMES * median(&cases)).max(CASES_MIN).min(f64::from(u32::MAX)) as u32;
     let binary = sample.outcomes.iter().all(|outcome| outcome.binary);
     let spread = spread(sample, kinds, binary);
     let options = Trust { spread: Bits(spread), cases_max };

@@ -79,7 +79,7 @@ fn columns_become_what_they_look_like() {
             domain.schema.features.iter().find(|feature| feature.name == name).map(|feature| &feature.kind)
         };
         assert!(
-            matches!(kind("size"), Some(FeatureKind::Numeric { thermometer, .. }) if thermometer.len() == 4)
+            matches!(kind("size"), Some(FeatureKind::Numeric { thermometer, .. }) if thermometer.len() == 6)
         );
         assert!(matches!(kind("odd"), Some(FeatureKind::Numeric { .. })));
         assert!(

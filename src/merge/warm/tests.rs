@@ -2,12 +2,15 @@
 //! taken.
 
 use super::*;
-use crate::domain::View;
+use crate::domain::prior::{FoldsBy, Link, OutcomeScore, Prior, Score, Scores, Tree, logistic_table};
+use crate::domain::view::{Bits, Calibration, Options, Trust};
+use crate::domain::{Decay, OutcomeKind, View};
 use crate::limits::{OUTCOMES_MAX, SLOTS};
 use crate::merge::tests::schema;
-use crate::merge::{Question, answer, cpu, live};
+use crate::merge::{Layout, Question, Situations, answer, cpu, live};
 use crate::packet::{AuthorKey, Draft};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const OUTCOMES: usize = 2;
 
@@ -87,6 +90,43 @@ fn sign(plans: &[Plan]) -> Vec<Verified> {
     packets
 }
 
+/// A view with scores that tell slots apart, own levels and trust.
+fn scored(half_life_ms: u64) -> View {
+    let schema = schema(OUTCOMES);
+    let score = |base: i32| Score {
+        base,
+        shift: 2,
+        linear: (0..SLOTS as i16).map(|slot| slot * 7 - 90).collect(),
+        trees: vec![Tree { slots: vec![0], thresholds: vec![3], leaves: vec![-700, 900] }],
+    };
+    let outcome = |(index, outcome): (usize, &crate::domain::Outcome)| OutcomeScore {
+        link: if outcome.kind == OutcomeKind::Binary { Link::Logistic } else { Link::Identity },
+        whole: score(index as i32 * 100),
+        without: std::array::from_fn(|fold| score(index as i32 * 100 + fold as i32 * 50)),
+    };
+    let outcomes: Vec<OutcomeScore> = schema.outcomes.iter().enumerate().map(outcome).collect();
+    let logistic = outcomes.iter().any(|outcome| outcome.link == Link::Logistic);
+    let scores = Scores {
+        cases: Bits(2.0),
+        folds: FoldsBy::Author,
+        logistic: if logistic { logistic_table() } else { vec![] },
+        outcomes,
+    };
+    assert!(scores.is_sound());
+    let calibration = Calibration {
+        scale: Bits(1.5),
+        floor: Bits(0.1),
+        lower: vec![Bits(0.1), Bits(0.3)],
+        upper: vec![Bits(0.2), Bits(0.2)],
+    };
+    let options = Options {
+        own_offset: Some(Bits(3.0)),
+        trust: Some(Trust { spread: Bits(0.5), cases_max: 9 }),
+        calibration: vec![calibration; OUTCOMES],
+    };
+    View { prior: Prior::Scores(Arc::new(scores)), finish: 2, options: Some(options), ..view(half_life_ms) }
+}
+
 fn view(half_life_ms: u64) -> View {
     let mut view = View::plain("v", &schema(OUTCOMES), 40.0, 2.0);
     if half_life_ms > 0 {
@@ -106,7 +146,9 @@ fn seen(batch: &Batch, view: &View, ask_ms: u64) -> impl PartialEq + std::fmt::D
     let question = Question { schema: &schema, view, batch, ask_ms };
     let mut queries = Array2::zeros((3, SLOTS));
     (queries[[0, 0]], queries[[1, 0]]) = (-20, 30);
-    let answers = answer(question, queries.view(), cpu::merge);
+    let askers = [None, batch.authors.first().copied(), batch.authors.last().copied()];
+    let asked = Situations { signals: queries.view(), embeddings: queries.view(), askers: &askers };
+    let answers = answer(question, asked, cpu::merge);
     let evidence: Vec<(Id, u16)> = question
         .evidence(&crate::embed::rows(&queries.view())[1])
         .into_iter()
@@ -117,8 +159,8 @@ fn seen(batch: &Batch, view: &View, ask_ms: u64) -> impl PartialEq + std::fmt::D
     (answers, evidence, ids, batch.live(), lineage_root(batch.live_ids()))
 }
 
-fn cold(taken: &[Verified], ask_ms: u64) -> Batch {
-    Batch::new(live(taken, ask_ms), OUTCOMES, |signals| signals.to_owned())
+fn cold(taken: &[Verified], ask_ms: u64, layout: &Layout) -> Batch {
+    Batch::new(live(taken, ask_ms), layout, |signals| signals.to_owned())
 }
 
 proptest! {
@@ -128,22 +170,24 @@ proptest! {
         steps in prop::collection::vec((prop::collection::vec(0usize..40, 0..9), 0u64..1_000), 1..12),
         slack in prop_oneof![Just(0usize), Just(2), Just(SLACK)],
         half_life_ms in prop_oneof![Just(0u64), Just(100), Just(6_400)],
+        has_scores in any::<bool>(),
     ) {
         let pool = sign(&plans);
-        let view = view(half_life_ms);
-        let new = || Warm { slack, ..Warm::new(OUTCOMES) };
+        let view = if has_scores { scored(half_life_ms) } else { view(half_life_ms) };
+        let layout = Layout::of(&schema(OUTCOMES), &view);
+        let new = || Warm { slack, ..Warm::new(&layout) };
         let mut warm = new();
         let mut taken: Vec<Verified> = vec![];
         for (numbers, ask_ms) in steps {
             let more: Vec<Verified> = numbers.iter().map(|&number| pool[number % pool.len()]).collect();
             taken.extend(&more);
             take(&mut warm, &more);
-            if warm.at(&view.decay, ask_ms).is_none() {
+            if warm.at(&view, ask_ms).is_none() {
                 warm = new();
                 take(&mut warm, &taken);
             }
-            let batch = warm.at(&view.decay, ask_ms).expect("a new batch has forgotten nothing");
-            let (warm_seen, cold) = (seen(batch, &view, ask_ms), cold(&taken, ask_ms));
+            let batch = warm.at(&view, ask_ms).expect("a new batch has forgotten nothing");
+            let (warm_seen, cold) = (seen(batch, &view, ask_ms), cold(&taken, ask_ms, &layout));
             prop_assert_eq!(warm_seen, seen(&cold, &view, ask_ms));
             prop_assert_eq!(warm.lineage_root(), lineage_root(cold.ids.iter().copied()));
         }
@@ -174,43 +218,43 @@ fn new_packets_are_appended_and_old_columns_kept() {
     let mut warm = Warm::new(OUTCOMES);
     let packets = sign(&many(200));
     take(&mut warm, &packets[..190]);
-    let decay = Decay::none();
-    let (id, rows) = warm.at(&decay, 10).map(|batch| (batch.columns.id(), batch.len())).unwrap();
+    let plain = view(0);
+    let (id, rows) = warm.at(&plain, 10).map(|batch| (batch.columns.id(), batch.len())).unwrap();
     assert_eq!(rows, 190);
     take(&mut warm, &packets[180..]);
-    let batch = warm.at(&decay, 20).unwrap();
+    let batch = warm.at(&plain, 20).unwrap();
     assert_eq!((batch.columns.id(), batch.len(), batch.live()), (id, 200, 200));
 }
 
 #[test]
 fn dead_rows_are_cleared_out_once_they_are_many() {
     let mut warm = Warm::new(OUTCOMES);
-    let decay = Decay::none();
+    let plain = view(0);
     let mut taken = vec![];
     for sequence in 0..20 {
         let plans: Vec<Plan> = many(60).into_iter().map(|plan| Plan { sequence, ..plan }).collect();
         let packets = sign(&plans);
         take(&mut warm, &packets);
         taken.extend(packets);
-        let batch = warm.at(&decay, 10).unwrap();
+        let batch = warm.at(&plain, 10).unwrap();
         assert_eq!(batch.live(), 60);
         assert!(batch.len() <= 60 + 60 + SLACK, "{} rows", batch.len());
         let columns = batch.columns.len();
         assert_eq!(columns, batch.len());
     }
     let view = view(0);
-    assert_eq!(seen(warm.at(&decay, 10).unwrap(), &view, 10), seen(&cold(&taken, 10), &view, 10));
+    assert_eq!(seen(warm.at(&plain, 10).unwrap(), &view, 10), seen(&cold(&taken, 10, &OUTCOMES.into()), &view, 10));
 }
 
 #[test]
 fn what_was_forgotten_is_not_asked_about() {
     let mut warm = Warm { slack: 0, ..Warm::new(OUTCOMES) };
-    let decay = Decay::none();
+    let plain = view(0);
     let mut plans = many(4);
     plans[0].lasts = 100;
     plans[1].lasts = 200;
     take(&mut warm, &sign(&plans));
-    let mut live = |ask_ms| warm.at(&decay, ask_ms).map(Batch::live);
+    let mut live = |ask_ms| warm.at(&plain, ask_ms).map(Batch::live);
     assert_eq!((live(99), live(100)), (Some(4), Some(3)));
     assert_eq!(live(99), Some(4), "one dead row of four is borne, and comes back");
     assert_eq!(live(200), Some(2), "two of four are cleared out");
