@@ -1,5 +1,8 @@
 //! `qis sim`: the swarm on one machine, without sockets.
 
+mod learning;
+mod page;
+
 use super::{Failure, output};
 use crate::sim::routing::{self, Row};
 use crate::sim::swarm::{self, Broken, Config, Fault, NODES_MAX, NODES_MIN, Plant, Report};
@@ -41,6 +44,8 @@ struct Swarm {
 enum What {
     /// Measure hops and messages of Kademlia from 10 to 1,000,000 nodes
     Routing(Routing),
+    /// Let nodes act and learn in a world whose truth is known, beside rivals on the same cases
+    Loop(Box<learning::Arguments>),
 }
 
 #[derive(clap::Args)]
@@ -64,6 +69,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             routing(&arguments);
             Ok(())
         }
+        Some(What::Loop(arguments)) => learning::run(&arguments),
         None => swarm(&arguments.swarm),
     }
 }
