@@ -2,10 +2,10 @@
 
 use super::page;
 use crate::cli::{Compute, Failure, output};
+use crate::sim::learning::summary::Over;
 use crate::sim::learning::{
     self, Config, Contestant, Difference, Exponents, Plan, Rules, Size, Summary, World, growth,
 };
-use crate::sim::learning::summary::Over;
 use clap::value_parser;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "MONTH", default_value_t = 6, value_parser = value_parser!(u32).range(1..))]
     drift: u32,
     /// Views are tuned at the end of these months
-    #[arg(long, value_name = "M,M,..", value_delimiter = ',', default_value = "1,3,6,8,12,15", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "M,M,..", value_delimiter = ',', default_value = "1,3,6,8,12", value_parser = value_parser!(u32).range(1..))]
     tune: Vec<u32>,
     /// Evidence halves in so many days; 0 is never
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
@@ -149,9 +149,13 @@ fn print_json(found: &Found) {
 
 fn print(found: &Found) {
     let header: Vec<&str> = std::iter::once("month").chain(Contestant::ALL.map(Contestant::name)).collect();
-    output::line("regret per case, in thousandths of the benefit's range: the best action's benefit minus the chosen one's");
+    output::line(
+        "regret per case, in thousandths of the benefit's range: the best action's benefit minus the chosen one's",
+    );
     output::columns(&header, month_cells(found));
-    output::line("cumulative regret per node at the end, and the swarm's regret per case minus each from the second month on");
+    output::line(
+        "cumulative regret per node at the end, and the swarm's regret per case minus each from the second month on",
+    );
     output::table(DIFFERENCE_HEADER, difference_cells(&found.summary));
     found.events().iter().for_each(|line| output::line(line));
     if !found.sizes.is_empty() {
@@ -206,7 +210,7 @@ pub const GROWTH_HEADER: [&str; 8] = [
     "pairs N(N-1)/2",
     "pairs at one address",
     "effective cases",
-    "sum of 1/variance",
+    "1/variance",
     "error (RMSE)",
     "KB pulled, first answer",
     "hops",
@@ -266,7 +270,10 @@ impl Found {
                 thousandths(joined_minus_fresh.mean, joined_minus_fresh.se)
             ));
         }
-        lines.push(format!("pulling: {:.2} KB per question of the swarm, in the mean", bytes_per_question / 1e3));
+        lines.push(format!(
+            "pulling: {:.2} KB per question of the swarm, in the mean",
+            bytes_per_question / 1e3
+        ));
         lines.push(format!("both: {}", self.summary.both_verdict()));
         lines
     }

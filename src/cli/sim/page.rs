@@ -1,8 +1,6 @@
 //! The page of `qis sim loop --report`.
 
-use super::learning::{
-    DIFFERENCE_HEADER, Found, GROWTH_HEADER, difference_cells, growth_cells, month_cells,
-};
+use super::learning::{DIFFERENCE_HEADER, Found, GROWTH_HEADER, difference_cells, growth_cells, month_cells};
 use crate::cli::{Failure, data};
 use crate::eval::report::{Line, Plot};
 use crate::run::files::{Readers, replace};
@@ -38,7 +36,8 @@ fn html(found: &Found) -> String {
     );
     let differences: Vec<Vec<String>> = difference_cells(&found.summary).map_rows();
     let growth: Vec<Vec<String>> = growth_cells(&found.sizes).map_rows();
-    let paragraphs = |lines: Vec<String>| lines.iter().map(|line| format!("<p>{line}</p>")).collect::<String>();
+    let paragraphs =
+        |lines: Vec<String>| lines.iter().map(|line| format!("<p>{line}</p>")).collect::<String>();
     let growth = match found.sizes.is_empty() {
         true => String::new(),
         false => format!(
@@ -71,17 +70,16 @@ fn html(found: &Found) -> String {
     )
 }
 
-/// Everything that grows in one picture: log2 of each figure over that of the smallest number of nodes for which
+/// Everything that grows in one picture, information as effective cases: log2 of each figure over that of the smallest number of nodes for which
 /// it is above zero.
 fn growth_figure(sizes: &[Size]) -> String {
-    let figures: [(&str, fn(&Size) -> f64); 7] = [
+    let figures: [(&str, fn(&Size) -> f64); 6] = [
         ("pairs", |size| size.pairs as f64),
         ("pairs at one address", |size| size.pairs_sharing),
         ("effective cases", |size| size.effective_cases),
         ("error", |size| size.error),
         ("bytes", |size| size.bytes),
         ("hops", |size| size.hops),
-        ("1/variance", |size| size.precision),
     ];
     let one = |(name, pick): (&str, fn(&Size) -> f64)| {
         let shown: Vec<&Size> = sizes.iter().filter(|size| pick(size) > 0.0).collect();

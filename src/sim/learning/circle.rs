@@ -26,8 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// With fewer packets of an action its view stays as it is.
-const TUNED_PACKETS_MIN: usize = 40;
+/// With fewer packets of an action its view stays as it is: from so few, fits of trees tell nothing
+/// that four folds could confirm.
+const TUNED_PACKETS_MIN: usize = 64;
 /// Tuning reads the packets of so many weeks, so that what was true long ago does not teach.
 const TUNED_WEEKS: u64 = 16;
 
@@ -45,8 +46,6 @@ pub struct Told {
     pub belief: Belief,
     /// Effective cases, the smallest over the outcomes.
     pub cases: f64,
-    /// Variance of the estimate of the benefit; infinite where nothing is known.
-    pub variance: f64,
 }
 
 /// A mailbox as far as the circle has read it.
@@ -147,7 +146,9 @@ impl<'a> Circle<'a> {
         self.asked += cases.len() as u64;
         let Ground { schema, engine, .. } = self.ground;
         for (address, queries) in together {
-            let Some(read) = self.read.get_mut(&address).filter(|read| !read.packets.is_empty()) else { continue };
+            let Some(read) = self.read.get_mut(&address).filter(|read| !read.packets.is_empty()) else {
+                continue;
+            };
             let signals: Vec<[i8; SLOTS]> = queries.iter().map(|&query| cases[query].1.signal).collect();
             let askers: Vec<Option<Id>> = queries.iter().map(|&query| Some(cases[query].0)).collect();
             let signals = rows_of(&signals);
@@ -158,13 +159,12 @@ impl<'a> Circle<'a> {
                 let question = Question { schema, view, batch, ask_ms };
                 let asked = Situations { signals, embeddings: embeddings.view(), askers: &askers };
                 for (&query, answer) in queries.iter().zip(engine.answer(question, asked)) {
-                    let Some(belief) = beliefs(schema, &answer).into_iter().find(|b| usize::from(b.action) == action)
+                    let Some(belief) =
+                        beliefs(schema, &answer).into_iter().find(|b| usize::from(b.action) == action)
                     else {
                         continue;
                     };
-                    let errors = answer.outcomes.iter().flatten().map(|e| e.finished.standard_error);
-                    let error = errors.sum::<f64>() / schema.outcomes.len() as f64;
-                    told[query][action] = Told { belief, cases: answer.effective_cases, variance: error * error };
+                    told[query][action] = Told { belief, cases: answer.effective_cases };
                 }
             }
         }
@@ -267,7 +267,8 @@ impl<'a> Circle<'a> {
             by_author.entry(*author).or_default().insert(*address);
         }
         let sets: Vec<&BTreeSet<Address>> = by_author.values().collect();
-        let shared = |index: usize| sets[..index].iter().filter(|other| !sets[index].is_disjoint(other)).count();
+        let shared =
+            |index: usize| sets[..index].iter().filter(|other| !sets[index].is_disjoint(other)).count();
         (0..sets.len()).map(|index| shared(index) as u64).sum()
     }
 }
@@ -281,11 +282,10 @@ fn fill(engine: &Engine, view: &View, warm: &mut Warm, packets: &[Verified], act
 /// Of an action that nobody tried anything may come.
 fn unknown(action: usize) -> Told {
     let belief = Belief { action: action as u16, mean: 0.5, scale: 0.5, degrees: 1.0, seen: false };
-    Told { belief, cases: 0.0, variance: f64::INFINITY }
+    Told { belief, cases: 0.0 }
 }
 
 /// Signals as an array of rows.
 fn rows_of(signals: &[[i8; SLOTS]]) -> ArrayView2<'_, i8> {
     ArrayView2::from_shape((signals.len(), SLOTS), signals.as_flattened()).expect("whole rows of 128 slots")
 }
-

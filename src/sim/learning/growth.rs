@@ -4,10 +4,10 @@
 //! tuned their views on the packets; then fresh nodes ask what each action would do in situations of theirs, and the
 //! estimates are compared with the truth.
 
+use super::LearningError;
 use super::circle::{Circle, Ground};
 use super::play::author;
 use super::world::{Rules, answered, question, stream, time_ms};
-use super::LearningError;
 use crate::distill::{Case, Distiller};
 use crate::packet::{Id, Verified};
 use crate::sim::routing;
@@ -16,8 +16,8 @@ use serde::Serialize;
 
 /// Numbers of nodes that are measured.
 pub const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
-/// Seeds that are enough for the figures: each has 640 estimates.
-pub const SEEDS: u64 = 2;
+/// Seeds that are enough for the figures: each has 640 estimates per number of nodes.
+pub const SEEDS: u64 = 1;
 const WEEKS: usize = 4;
 /// Nodes that ask, and questions of each.
 const ASKERS: usize = 32;
@@ -33,7 +33,8 @@ pub struct Size {
     pub pairs_sharing: f64,
     /// Effective cases behind an action's estimate; 0 where the action was never seen.
     pub effective_cases: f64,
-    /// 1 / variance of an action's estimate; 0 where the action was never seen.
+    /// 1 / variance of what is believed of an action's benefit (what one more case may say included, or few cases
+    /// that ended alike would count as certain); 0 where the action was never seen.
     pub precision: f64,
     /// Root mean square of estimate minus truth, as a fraction of the benefit's range.
     pub error: f64,
@@ -47,7 +48,13 @@ pub struct Size {
 ///
 /// # Errors
 /// As [`super::play::play`].
-pub fn measure(ground: Ground, rules: Rules, nodes: usize, cases: usize, seed: u64) -> Result<Size, LearningError> {
+pub fn measure(
+    ground: Ground,
+    rules: Rules,
+    nodes: usize,
+    cases: usize,
+    seed: u64,
+) -> Result<Size, LearningError> {
     let schema = ground.schema;
     let mut circle = Circle::new(ground);
     let row = |node: usize, number: usize| (node * WEEKS * cases.max(QUESTIONS) + number) as u64;
@@ -94,7 +101,8 @@ pub fn measure(ground: Ground, rules: Rules, nodes: usize, cases: usize, seed: u
             let truth = rules.benefit(schema, situation, action, false);
             squares += (told.belief.mean - truth) * (told.belief.mean - truth);
             effective_cases += told.cases;
-            precision += if told.variance > 0.0 { 1.0 / told.variance } else { 0.0 };
+            let scale = told.belief.scale;
+            precision += if told.belief.seen { 1.0 / (scale * scale) } else { 0.0 };
             count += 1.0;
         }
     }
@@ -151,7 +159,8 @@ impl Exponents {
             let points = positive.map(|size| (libm::log(size.nodes as f64), libm::log(pick(size))));
             line(&points.collect::<Vec<_>>()).map(|(slope, _)| slope)
         };
-        let hops: Vec<(f64, f64)> = sizes.iter().map(|size| (libm::log2(size.nodes as f64), size.hops)).collect();
+        let hops: Vec<(f64, f64)> =
+            sizes.iter().map(|size| (libm::log2(size.nodes as f64), size.hops)).collect();
         let hops = line(&hops);
         Exponents {
             pairs: power(&|s| s.pairs as f64),

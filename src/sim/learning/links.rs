@@ -38,7 +38,12 @@ pub fn schema() -> Schema {
 /// ln km, per cent, mm/h, m.
 pub fn numbers(situation: &Situation) -> Vec<f64> {
     let z = &situation.deviates;
-    vec![z[0], (40.0 + 20.0 * z[1]).clamp(0.0, 100.0), (6.0 + 6.0 * z[2]).max(0.0), (10.0 + 5.0 * z[3]).max(1.0)]
+    vec![
+        z[0],
+        (40.0 + 20.0 * z[1]).clamp(0.0, 100.0),
+        (6.0 + 6.0 * z[2]).max(0.0),
+        (10.0 + 5.0 * z[3]).max(1.0),
+    ]
 }
 
 /// Share of the fastest rate. From the drift on hopping is quicker: a new firmware.

@@ -68,7 +68,11 @@ pub struct Config {
 ///
 /// # Errors
 /// [`LearningError`].
-pub fn run(config: &Config, engine: &Engine, done: impl Fn() + Sync) -> Result<Vec<Vec<Track>>, LearningError> {
+pub fn run(
+    config: &Config,
+    engine: &Engine,
+    done: impl Fn() + Sync,
+) -> Result<Vec<Vec<Track>>, LearningError> {
     let world = config.plan.rules.world;
     let schema = Arc::new(world.schema());
     let base = world.view(&schema, config.half_life_days);

@@ -6,7 +6,9 @@
 //! which came after the mixture's training; a packet is predicted by the fit that did not see its fold.
 
 use super::mixture::Mixture;
-use crate::domain::prior::{FoldsBy, LOGIT_ONE, Link, OutcomeScore, Prior, Score, Scores, Tree, logistic_table};
+use crate::domain::prior::{
+    FoldsBy, LOGIT_ONE, Link, OutcomeScore, Prior, Score, Scores, Tree, logistic_table,
+};
 use crate::domain::view::{Bits, Options};
 use crate::domain::{OutcomeKind, Schema, View};
 use crate::limits::SLOTS;
@@ -67,7 +69,12 @@ pub fn with_mixture(
 }
 
 /// The mixture's word on one action as scores: linear, then trees on what that misses.
-fn scores_of(schema: &Schema, mixture: &Mixture, action: usize, signals: &[[i8; SLOTS]]) -> Vec<OutcomeScore> {
+fn scores_of(
+    schema: &Schema,
+    mixture: &Mixture,
+    action: usize,
+    signals: &[[i8; SLOTS]],
+) -> Vec<OutcomeScore> {
     let said: Vec<Vec<f64>> = signals.iter().map(|signal| mixture.predict(signal, action)).collect();
     let values = |outcome: usize| Values {
         binary: schema.outcomes[outcome].kind == OutcomeKind::Binary,
@@ -109,7 +116,9 @@ fn blend(tuned: &OutcomeScore, mixture: &OutcomeScore, share: f64) -> OutcomeSco
     OutcomeScore {
         link: tuned.link,
         whole: blend_scores(&tuned.whole, &mixture.whole, share),
-        without: std::array::from_fn(|fold| blend_scores(&tuned.without[fold], &mixture.without[fold], share)),
+        without: std::array::from_fn(|fold| {
+            blend_scores(&tuned.without[fold], &mixture.without[fold], share)
+        }),
     }
 }
 

@@ -80,7 +80,8 @@ impl Summary {
     /// Without a seed.
     pub fn of(plan: &Plan, seeds: &[Vec<Track>]) -> Summary {
         let per_seed = |contestant: Contestant, value: &dyn Fn(&Track) -> f64| -> Vec<f64> {
-            let find = |tracks: &Vec<Track>| tracks.iter().find(|track| track.contestant == contestant).map(value);
+            let find =
+                |tracks: &Vec<Track>| tracks.iter().find(|track| track.contestant == contestant).map(value);
             seeds.iter().filter_map(find).collect()
         };
         let mut months = vec![];
@@ -114,7 +115,8 @@ impl Summary {
             over: minus(&per_seed(of, &later), &per_seed(than, &later)),
         };
         let others = Contestant::ALL[1..].iter().map(|&other| difference(Contestant::Swarm, other));
-        let both = [Contestant::Swarm, Contestant::Mixture].map(|one| difference(Contestant::SwarmAndMixture, one));
+        let both =
+            [Contestant::Swarm, Contestant::Mixture].map(|one| difference(Contestant::SwarmAndMixture, one));
         let joined = per_seed(Contestant::Swarm, &|track| track.joined.mean());
         let fresh = per_seed(Contestant::Isolated, &|track| track.joined.mean());
         let bytes = per_seed(Contestant::Swarm, &|track| track.bytes_per_question);
@@ -143,8 +145,12 @@ impl Summary {
             .collect();
         match signs[..] {
             [-1, -1] => "both together lose less than either alone",
-            [0, -1] => "both together lose less than the mixture; against the swarm alone no difference is shown",
-            [-1, 0] => "both together lose less than the swarm; against the mixture alone no difference is shown",
+            [0, -1] => {
+                "both together lose less than the mixture; against the swarm alone no difference is shown"
+            }
+            [-1, 0] => {
+                "both together lose less than the swarm; against the mixture alone no difference is shown"
+            }
             [0, 0] => "no difference is shown between both together and either alone",
             [1, _] => "both together lose more than the swarm alone",
             _ => "both together lose more than the mixture alone",

@@ -23,6 +23,9 @@ const BETWEEN_NODES: f64 = 0.7;
 const WITHIN_NODE: f64 = 0.7;
 /// Standard deviation of a node's own level on the logit, which no feature tells.
 const LEVEL: f64 = 0.35;
+/// Of the kernel that everybody begins with, in units of a signal's slots: two situations drawn at random count a
+/// fifth for each other.
+const BANDWIDTH: f64 = 70.0;
 /// One node in five has devices of both families.
 const BOTH_FAMILIES: f64 = 0.2;
 
@@ -110,7 +113,7 @@ impl World {
     /// The view that everybody begins with: identity metric, one mailbox per family, evidence that halves every
     /// `half_life_days`.
     pub fn view(self, schema: &Schema, half_life_days: u64) -> View {
-        let mut view = View::plain("default", schema, 30.0, 2.0);
+        let mut view = View::plain("default", schema, BANDWIDTH, 2.0);
         if half_life_days > 0 {
             view.decay = crate::domain::Decay::exponential(half_life_days * DAY_MS);
         }
@@ -182,10 +185,17 @@ impl Rules {
             false => self.world.means(situation, action, drifted),
         };
         let seen: Vec<f64> = match self.world {
-            World::Links => links::seen(&means, if self.silent { 1.0 } else { links::rate(action, drifted) }, luck),
+            World::Links => {
+                links::seen(&means, if self.silent { 1.0 } else { links::rate(action, drifted) }, luck)
+            }
             World::Machines => machines::seen(&means, luck),
         };
-        schema.outcomes.iter().zip(seen).map(|(outcome, y)| outcome.low + y * (outcome.high - outcome.low)).collect()
+        schema
+            .outcomes
+            .iter()
+            .zip(seen)
+            .map(|(outcome, y)| outcome.low + y * (outcome.high - outcome.low))
+            .collect()
     }
 }
 
@@ -200,7 +210,11 @@ pub fn turned(schema: &Schema, fractions: &[f64]) -> f64 {
 
 /// A situation as a question: a case without action and outcome.
 pub fn question(schema: &Schema, world: World, situation: &Situation, row: u64, observed_at: u64) -> Case {
-    let mut values = vec![Value::Level(situation.family), Value::Bool(situation.family == 1), Value::Level(situation.model)];
+    let mut values = vec![
+        Value::Level(situation.family),
+        Value::Bool(situation.family == 1),
+        Value::Level(situation.model),
+    ];
     values.extend(world.numbers(situation).into_iter().map(Value::Number));
     Case {
         row,
@@ -244,7 +258,8 @@ pub fn schema(
         weight: 1.0,
         missing: Missing::Refuse,
     };
-    let levels = |names: &[&str]| FeatureKind::Categorical { levels: names.iter().map(|&l| l.into()).collect() };
+    let levels =
+        |names: &[&str]| FeatureKind::Categorical { levels: names.iter().map(|&l| l.into()).collect() };
     let mut features = vec![
         feature("family", "", levels(&families)),
         feature("second_family", "", FeatureKind::Boolean),
@@ -269,5 +284,13 @@ pub fn schema(
 
 /// An outcome between 0 and `high`.
 pub fn outcome(name: &str, kind: OutcomeKind, unit: &str, high: f64, direction: Direction) -> Outcome {
-    Outcome { name: name.into(), kind, unit: unit.into(), low: 0.0, high, direction, outside: Outside::Refuse }
+    Outcome {
+        name: name.into(),
+        kind,
+        unit: unit.into(),
+        low: 0.0,
+        high,
+        direction,
+        outside: Outside::Refuse,
+    }
 }
