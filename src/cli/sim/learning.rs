@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "MONTH", default_value_t = 6, value_parser = value_parser!(u32).range(1..))]
     drift: u32,
     /// Views are tuned at the end of these months
-    #[arg(long, value_name = "M,M,..", value_delimiter = ',', default_value = "1,3,6,8,12", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "M,M,..", value_delimiter = ',', default_value = "1,3,7,11", value_parser = value_parser!(u32).range(1..))]
     tune: Vec<u32>,
     /// Evidence halves in so many days; 0 is never
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
@@ -153,9 +153,7 @@ fn print(found: &Found) {
         "regret per case, in thousandths of the benefit's range: the best action's benefit minus the chosen one's",
     );
     output::columns(&header, month_cells(found));
-    output::line(
-        "cumulative regret per node at the end, and the swarm's regret per case minus each from the second month on",
-    );
+    output::line("differences of regret per case from the second month on, in pairs by seed");
     output::table(DIFFERENCE_HEADER, difference_cells(&found.summary));
     found.events().iter().for_each(|line| output::line(line));
     if !found.sizes.is_empty() {
@@ -289,13 +287,14 @@ impl Found {
         vec![format!(
             "Fitted to this table: pairs grow as {}, those at one address as {}, effective cases as {}, 1/variance as {}, \
              the error as {} (at best N^-0.5, and never below what the view cannot see), bytes of a first answer as {} \
-             (as the packets pulled), {hops}.",
+             (as the packets pulled), {hops}. A view is tuned where an action has {tuned} packets.",
             power(e.pairs),
             power(e.pairs_sharing),
             power(e.effective_cases),
             power(e.precision),
             power(e.error),
             power(e.bytes),
+            tuned = learning::TUNED_PACKETS_MIN,
         )]
     }
 }

@@ -70,10 +70,13 @@ fn html(found: &Found) -> String {
     )
 }
 
+/// One figure of a size.
+type Pick = fn(&Size) -> f64;
+
 /// Everything that grows in one picture, information as effective cases: log2 of each figure over that of the smallest number of nodes for which
 /// it is above zero.
 fn growth_figure(sizes: &[Size]) -> String {
-    let figures: [(&str, fn(&Size) -> f64); 6] = [
+    let figures: [(&str, Pick); 6] = [
         ("pairs", |size| size.pairs as f64),
         ("pairs at one address", |size| size.pairs_sharing),
         ("effective cases", |size| size.effective_cases),
@@ -81,7 +84,7 @@ fn growth_figure(sizes: &[Size]) -> String {
         ("bytes", |size| size.bytes),
         ("hops", |size| size.hops),
     ];
-    let one = |(name, pick): (&str, fn(&Size) -> f64)| {
+    let one = |(name, pick): (&str, Pick)| {
         let shown: Vec<&Size> = sizes.iter().filter(|size| pick(size) > 0.0).collect();
         let first = shown.first().map_or(1.0, |size| pick(size));
         (name.to_string(), shown.iter().map(|s| (s.nodes as f64, libm::log2(pick(s) / first))).collect())

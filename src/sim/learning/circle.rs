@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// With fewer packets of an action its view stays as it is: from so few, fits of trees tell nothing
 /// that four folds could confirm.
-const TUNED_PACKETS_MIN: usize = 64;
+pub const TUNED_PACKETS_MIN: usize = 64;
 /// Tuning reads the packets of so many weeks, so that what was true long ago does not teach.
 const TUNED_WEEKS: u64 = 16;
 

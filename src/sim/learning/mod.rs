@@ -24,6 +24,7 @@ pub mod prior;
 pub mod summary;
 pub mod world;
 
+pub use circle::TUNED_PACKETS_MIN;
 pub use growth::{Exponents, Size};
 pub use play::{Contestant, Plan, Track};
 pub use summary::{Difference, Month, Summary};
