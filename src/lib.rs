@@ -47,7 +47,7 @@
 //! | [`eval`] | measuring quality |
 //! | [`bench`](mod@bench) | measuring speed |
 //! | [`doctor`] | checking a machine |
-//! | [`sim`] | the swarm without sockets: under faults, and what routing costs |
+//! | [`sim`] | the swarm without sockets: under faults, what routing costs, and nodes that learn beside rivals |
 //! | [`demo`] | the whole loop on one machine, measured as it happens |
 //! | [`cli`] | flags, output, exit codes |
 //!

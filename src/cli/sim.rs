@@ -1,5 +1,8 @@
 //! `qis sim`: the swarm on one machine, without sockets.
 
+mod learning;
+mod page;
+
 use super::node::RoutingName;
 use super::{Failure, output};
 use crate::net::Routing as How;
@@ -49,6 +52,8 @@ struct Swarm {
 enum What {
     /// Measure hops and messages of Kademlia from 10 to 1,000,000 nodes
     Routing(Routing),
+    /// Let nodes act and learn in a world whose truth is known, beside rivals on the same cases
+    Loop(Box<learning::Arguments>),
 }
 
 #[derive(clap::Args)]
@@ -72,6 +77,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             routing(&arguments);
             Ok(())
         }
+        Some(What::Loop(arguments)) => learning::run(&arguments),
         None => swarm(&arguments.swarm),
     }
 }
