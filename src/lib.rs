@@ -34,9 +34,9 @@
 //! | [`merge`] | columns -> tallies -> synthesis |
 //! | [`distill`] | rows -> packets |
 //! | [`engine`] | embed, fingerprint, merge on the chosen backend |
-//! | [`tune`] | choosing a view from packets |
 //! | [`store`] | packets on disk, and its twin in memory |
 //! | [`ingest`] | packet files -> columns, embeddings and fingerprints, in parallel blocks |
+//! | [`tune`] | choosing a view from packets |
 //! | [`mailbox`] | deposit, pull, stat over a store or a swarm; admission |
 //! | [`proof`] | answers that anybody can recompute; whether a synthesis is what its evidence gives |
 //! | [`node`] | decides: placement, deposits, pulls; no I/O, no clock |

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use qis::domain::Domain;
 use qis::limits::{OUTCOMES_MAX, SLOTS};
 use qis::merge::finish::{Moments, PlainMean, finish, further_cases};
-use qis::merge::{Batch, Question, Situations, Situation, answer, cpu, lineage_root, live, synthesis};
+use qis::merge::{Batch, Question, Situation, Situations, answer, cpu, lineage_root, live, synthesis};
 use qis::packet::{AuthorKey, Draft, Kind, Verified, hex};
 use serde_json::{Value as Json, json};
 
@@ -90,7 +90,9 @@ fn finishes() -> Json {
         weight,
         squared: weight * 4_096 / count.max(1),
         mean: weight * mean,
-        second: weight * second, ..Moments::default() };
+        second: weight * second,
+        ..Moments::default()
+    };
     let cases = [
         ("nothing known: the prior", vec![]),
         ("one author, one certain case", vec![author(1, 4_096, 65_535, 65_535)]),

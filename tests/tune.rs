@@ -42,7 +42,8 @@ impl Place {
         let place = Place { folder, domain: root("datasets/breast_cancer.toml") };
         let table = root("datasets/breast_cancer.csv");
         let (key, packets) = (place.path("me.json"), place.path("mine.qpk"));
-        let distil = ["distill", "--domain", &place.domain, "--input", &table, "--author", &key, "--output", &packets];
+        let distil =
+            ["distill", "--domain", &place.domain, "--input", &table, "--author", &key, "--output", &packets];
         done(&distil);
         place
     }
@@ -84,11 +85,19 @@ fn a_tuned_view_is_written_checked_and_asked_under() {
     assert!(done(&["verify", &proof]).contains("equal"));
 
     refused(&tune, 1, "exists");
-    refused(&["domain", "tune", &tuned, "--packets", &packets, "--output", &place.path("x.toml")], 2, "of that name");
+    refused(
+        &["domain", "tune", &tuned, "--packets", &packets, "--output", &place.path("x.toml")],
+        2,
+        "of that name",
+    );
     assert!(!Path::new(&place.path("x.toml")).exists(), "nothing half-written");
     let nothing = place.path("nothing.qpk");
     std::fs::write(&nothing, b"no packets").unwrap();
-    refused(&["domain", "tune", &place.domain, "--packets", &nothing, "--output", &place.path("x.toml")], 3, "nothing.qpk");
+    refused(
+        &["domain", "tune", &place.domain, "--packets", &nothing, "--output", &place.path("x.toml")],
+        3,
+        "nothing.qpk",
+    );
     assert!(!Path::new(&place.path("x.toml")).exists(), "nothing half-written");
 }
 
@@ -108,7 +117,8 @@ fn a_signed_view_holds_only_as_it_was_signed() {
     // Another schema: the curator is in its id, so its packets are distilled again.
     let domain = std::fs::read_to_string(&place.domain).unwrap();
     let curated = domain.replacen("[schema]", &format!("[schema]\ncurator = \"{public}\""), 1);
-    let (file, mine, tuned) = (place.path("curated.toml"), place.path("curated.qpk"), place.path("signed.toml"));
+    let (file, mine, tuned) =
+        (place.path("curated.toml"), place.path("curated.qpk"), place.path("signed.toml"));
     std::fs::write(&file, curated).unwrap();
     let table = root("datasets/breast_cancer.csv");
     done(&["distill", "--domain", &file, "--input", &table, "--author", &key, "--output", &mine]);
@@ -138,18 +148,23 @@ fn odd_tables_are_tuned_or_refused() {
         write("one-class.csv", rows("a,b,y", 60, &|i| format!("{},{},0", wave(i), wave(i + 99)))),
         write("five.csv", rows("a,y", 8, &|i| format!("{},{}", wave(i), i % 2))),
         write("constant.csv", rows("a,b,y", 80, &|i| format!("1,{},{}", wave(i), u8::from(wave(i) > 0.5)))),
-        write("duplicates.csv", rows("a,b,y", 90, &|i| format!("{},{},{}", i % 3, i % 2, u8::from(i % 3 == 1)))),
+        write(
+            "duplicates.csv",
+            rows("a,b,y", 90, &|i| format!("{},{},{}", i % 3, i % 2, u8::from(i % 3 == 1))),
+        ),
         write("missing.csv", rows("a,b,y", 90, &|i| format!("{},,{}", wave(i), u8::from(wave(i) > 0.4)))),
         write("real.csv", rows("a,b,y", 120, &|i| format!("{},{},{}", wave(i), wave(i + 7), 3.0 * wave(i)))),
         write("wide.csv", {
             let head: Vec<String> = (0..200).map(|c| format!("f{c}")).collect();
-            let cells = |i: u32| (0..200).map(|c| format!("{:.3}", wave(i * 200 + c))).collect::<Vec<_>>().join(",");
+            let cells =
+                |i: u32| (0..200).map(|c| format!("{:.3}", wave(i * 200 + c))).collect::<Vec<_>>().join(",");
             rows(&format!("{},y", head.join(",")), 70, &|i| format!("{},{}", cells(i), i % 2))
         }),
     ];
     for table in &tables {
         let table = table.display().to_string();
-        let output = qis(&["eval", "--domain", "auto", "--outcome", "y", "--data", &table, "--nodes", "5", "--json"]);
+        let output =
+            qis(&["eval", "--domain", "auto", "--outcome", "y", "--data", &table, "--nodes", "5", "--json"]);
         let said = text(&output.stderr);
         match output.status.code() {
             Some(0) => {
@@ -177,7 +192,8 @@ fn tuning_finds_thresholds_and_does_not_depend_on_threads() {
     std::fs::write(&table, lines.join("\n")).unwrap();
     let table = table.display().to_string();
     let eval = |threads: &str| -> Value {
-        let flags = ["eval", "--domain", "auto", "--outcome", "y", "--data", &table, "--nodes", "50", "--json"];
+        let flags =
+            ["eval", "--domain", "auto", "--outcome", "y", "--data", &table, "--nodes", "50", "--json"];
         serde_json::from_str(&done(&[&flags[..], &["--threads", threads]].concat())).unwrap()
     };
     let found = eval("1");

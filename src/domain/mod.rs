@@ -19,10 +19,10 @@ mod tests;
 
 pub use encode::{Value, ValueError, mean_and_deviation, mean_signal};
 pub use file::{Domain, DomainError, Problem};
+pub use prior::Prior;
 pub use schema::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema};
 pub use source::Source;
 pub use table::{Purpose, Row, Table, TableError};
-pub use prior::Prior;
 pub use view::{Addressing, Decay, Kernel, Metric, View};
 
 use crate::packet::Id;

@@ -187,9 +187,10 @@ impl Scores {
     pub fn is_sound(&self) -> bool {
         let logistic = self.outcomes.iter().any(|outcome| outcome.link == Link::Logistic);
         self.logistic.len() == if logistic { LINK_ENTRIES } else { 0 }
-            && self.outcomes.iter().all(|outcome| {
-                outcome.whole.is_sound() && outcome.without.iter().all(Score::is_sound)
-            })
+            && self
+                .outcomes
+                .iter()
+                .all(|outcome| outcome.whole.is_sound() && outcome.without.iter().all(Score::is_sound))
     }
 }
 

@@ -11,9 +11,9 @@ use super::poison::{self, Poison};
 use super::split::{Nodes, askers, at_home, deal};
 use super::{Setting, Verdicts};
 use crate::distill::{Case, Distiller, Gatherer};
+use crate::domain::view::Trust;
 use crate::domain::{Schema, View};
 use crate::engine::Engine;
-use crate::domain::view::Trust;
 use crate::limits::{SLOTS, WEIGHT_ONE};
 use crate::merge::trust::of_batch;
 use crate::merge::{Answer, Batch, Layout, live};
@@ -169,7 +169,8 @@ impl<'a> Field<'a> {
 
     /// The answers of some mailboxes to all test rows, without recall.
     pub fn ask(&self, mailboxes: &Mailboxes, view: &View) -> Swarm {
-        let Found { answers, read } = mailboxes.ask(self.setting(view), self.cases, (&self.test, &self.keys), self.ask_ms);
+        let Found { answers, read } =
+            mailboxes.ask(self.setting(view), self.cases, (&self.test, &self.keys), self.ask_ms);
         let all = mailboxes.packets() * self.test.len() as u64;
         Swarm {
             rows: answers.iter().map(|answer| self.row(view, answer)).collect(),

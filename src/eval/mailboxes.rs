@@ -78,7 +78,8 @@ impl Mailboxes {
             None => (signals, embeddings),
             Some(places) => {
                 // The standard layout is what `embed::rows` reads.
-                let moved = |array: Array2<i8>| array.select(Axis(1), places).as_standard_layout().into_owned();
+                let moved =
+                    |array: Array2<i8>| array.select(Axis(1), places).as_standard_layout().into_owned();
                 (moved(signals), moved(embeddings))
             }
         }

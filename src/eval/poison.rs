@@ -133,7 +133,8 @@ pub fn run(
     Ok(Poisoned {
         excluded: poisoned.doubted(&poisoned_view).map(|doubted| {
             let share = |lying: bool| {
-                let of: Vec<bool> = lies.iter().zip(&doubted).filter(|(l, _)| **l == lying).map(|(_, d)| *d).collect();
+                let of: Vec<bool> =
+                    lies.iter().zip(&doubted).filter(|(l, _)| **l == lying).map(|(_, d)| *d).collect();
                 of.iter().filter(|doubted| **doubted).count() as f64 / of.len().max(1) as f64
             };
             (share(false), share(true))

@@ -49,7 +49,8 @@ pub fn split_by_site(sites: &[Option<&str>], seed: u64) -> (Vec<usize>, Vec<usiz
     let groups: Vec<Vec<usize>> = groups.into_values().collect();
     let (train, test) = split(groups.len(), seed);
     let rows = |chosen: Vec<usize>| {
-        let mut rows: Vec<usize> = chosen.into_iter().flat_map(|group| groups[group].iter().copied()).collect();
+        let mut rows: Vec<usize> =
+            chosen.into_iter().flat_map(|group| groups[group].iter().copied()).collect();
         rows.sort_unstable();
         rows
     };
@@ -168,8 +169,7 @@ pub fn askers(cases: &[Case], test: &[usize], nodes: &[Vec<usize>], by_site: boo
 /// Whether each test row comes from a site that has a node.
 pub fn at_home(cases: &[Case], test: &[usize], nodes: &[Vec<usize>]) -> Vec<bool> {
     let site = |row: usize| cases[row].site.as_deref();
-    let sites: BTreeSet<&str> =
-        nodes.iter().filter_map(|rows| site(*rows.first()?)).collect();
+    let sites: BTreeSet<&str> = nodes.iter().filter_map(|rows| site(*rows.first()?)).collect();
     test.iter().map(|&row| site(row).is_some_and(|site| sites.contains(site))).collect()
 }
 

@@ -55,7 +55,8 @@ fn poison_flips_what_it_says() {
             }
         }
         let found =
-            poison::run(&field, &domain.views[0], None, &[Method::Swarm], Poison { share: 0.25, kind }).unwrap();
+            poison::run(&field, &domain.views[0], None, &[Method::Swarm], Poison { share: 0.25, kind })
+                .unwrap();
         let (_, clean, lied) = &found.methods[0];
         // Not the order but the rate suffers when one class is flipped.
         assert!(clean.brier < lied.brier, "{kind:?}: {found:?}");

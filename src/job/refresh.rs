@@ -166,7 +166,8 @@ impl Refresh<'_> {
             }
         }
         let signals: Vec<[i8; SLOTS]> = by_action.iter().map(|(_, signals)| mean_signal(signals)).collect();
-        let batch = Batch::new(live, merge::Layout::of(schema, view), |signals| engine.embed(&view.metric, signals));
+        let batch =
+            Batch::new(live, merge::Layout::of(schema, view), |signals| engine.embed(&view.metric, signals));
         let rows = ArrayView2::from_shape((signals.len(), SLOTS), signals.as_flattened());
         let rows = rows.expect("whole rows of 128 slots");
         let queries = engine.embed(&view.metric, rows);

@@ -207,7 +207,8 @@ fn a_refresh_says_what_asking_says() {
             let batch = Batch::new(live.clone(), 1, |signals| signals.to_owned());
             let question = Question { schema: &domain.schema, view, batch: &batch, ask_ms: latest };
             let query = ndarray::ArrayView2::from_shape((1, 128), packet.signal().as_slice()).expect("a row");
-            let answers = answer(question, crate::merge::Situations::public(query, query), crate::merge::cpu::merge);
+            let answers =
+                answer(question, crate::merge::Situations::public(query, query), crate::merge::cpu::merge);
             let estimates = &answers[0].actions.iter().find(|(of, _)| *of == action).expect("the action").1;
             let finished = estimates[0].expect("an estimate").finished;
             assert_eq!(packet.value(0).0, (finished.estimate * 65_535.0 + 0.5) as u16);

@@ -406,9 +406,10 @@ impl PlainSums<'_> {
             let n = sums.weight as f64;
             let mean = sums.mean as f64 / n / 65_535.0;
             let variance = (sums.second as f64 / n / 65_535.0 - mean * mean).max(0.0);
-            let scored = batch.layout.scores().and_then(|scores| {
-                Plain::of(sums, cases, scores.outcomes[outcome].link == Link::Logistic)
-            });
+            let scored = batch
+                .layout
+                .scores()
+                .and_then(|scores| Plain::of(sums, cases, scores.outcomes[outcome].link == Link::Logistic));
             (sums.weight > 0).then_some(Toward { mean: PlainMean { mean, variance, cases }, scored })
         };
         sums.iter().enumerate().map(one).collect()
@@ -435,7 +436,9 @@ impl PlainSums<'_> {
     fn levels(&self, toward: &[Option<Toward>]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let Question { batch, view, .. } = self.question;
         let strength = view.options.as_ref().and_then(|options| options.own_offset);
-        let Some(strength) = strength.filter(|_| batch.layout.scores().is_some()) else { return (vec![], vec![]) };
+        let Some(strength) = strength.filter(|_| batch.layout.scores().is_some()) else {
+            return (vec![], vec![]);
+        };
         let authors = batch.authors.len();
         let mut own = vec![Moments::default(); batch.outcomes * authors];
         for row in (0..batch.len()).filter(|&row| batch.is_live(row)) {

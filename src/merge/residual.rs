@@ -8,7 +8,7 @@
 //! | quantity | formula |
 //! |---|---|
 //! | effective cases n | W^2 / V (Kish), the prior is worth c cases |
-//! | plain step g | N r / (N v + c v), N cases, r and v the plain means of residual and variance of all live packets of the action |
+//! | plain step g | N r / (N v + min(c, 16) v), N cases, r and v the plain means of residual and variance of all live packets of the action |
 //! | author's level d_a | N_a (r_a - g v_a) / (N_a v_a + k v), from all its packets, k = the view's `own_offset`; 0 without |
 //! | local step l | n r' / (n v' + c v), r' = sum_a (R_a - g V_a) / W, v' = sum_a V_a / W |
 //! | estimate | score + g + l + d of the asking author, each step clipped to +-4; through the logistic function for a binary outcome |
@@ -25,6 +25,8 @@ use super::finish::{Finished, Moments, is_conflict};
 use super::quantile::student_quantile;
 use crate::domain::view::{Bits, Calibration};
 
+/// What the prior is worth at most beside the plain step: without a kernel its worth has no bound, and actions still differ.
+const PLAIN_CASES: f64 = 16.0;
 /// Largest step on the logit.
 const STEP_MAX: f64 = 4.0;
 /// Below this variance a step on the logit is not taken.
@@ -63,7 +65,7 @@ impl Plain {
         }
         let variance = sums.variance(binary) / n;
         let residual = sums.residual() / n;
-        let step = step(n * residual, (n + cases) * variance, binary);
+        let step = step(n * residual, (n + cases.min(PLAIN_CASES)) * variance, binary);
         let second = sums.residual_second as f64 / n / 65_535.0;
         Some(Plain { binary, cases, variance, second, step })
     }
@@ -186,7 +188,10 @@ pub fn finish(
         let reach = deviate * standard_error;
         (low.max(estimate - reach), high.min(estimate + reach))
     } else {
-        ((linear - deviate * standard_error).clamp(0.0, 1.0), (linear + deviate * standard_error).clamp(0.0, 1.0))
+        (
+            (linear - deviate * standard_error).clamp(0.0, 1.0),
+            (linear + deviate * standard_error).clamp(0.0, 1.0),
+        )
     };
     let single = calibration.filter(|c| !binary && !c.lower.is_empty()).map(|c| {
         let reach = |ends: &[Bits]| {

@@ -52,7 +52,7 @@ impl Record {
     pub fn add(&mut self, n: u16, y: u16, b: u16) {
         match self {
             Record::Binary(classes) => {
-                let class = &mut classes[usize::from(b) * CLASSES >> 16];
+                let class = &mut classes[(usize::from(b) * CLASSES) >> 16];
                 class[0] += u64::from(n);
                 class[1] += u64::from(n) * u64::from(y);
             }

@@ -231,7 +231,12 @@ record = "id"
             };
             let whole = batch(&union);
             let asked = Question { schema: &schema, view: &view, batch: &whole, ask_ms: NOW_MS };
-            assert_eq!(found.answer, engine.answer(asked, crate::merge::Situations::public(signal, signal))[0], "{}", view.name);
+            assert_eq!(
+                found.answer,
+                engine.answer(asked, crate::merge::Situations::public(signal, signal))[0],
+                "{}",
+                view.name
+            );
             assert!(found.answer.packets > 10);
 
             let tally = |batch: &Batch| {
@@ -244,7 +249,10 @@ record = "id"
                 let mine: Vec<&Verified> = union.iter().filter(|p| p.scope() == scope).copied().collect();
                 let alone = batch(&mine);
                 let asked = Question { schema: &schema, view: &view, batch: &alone, ask_ms: NOW_MS };
-                assert_eq!((part.scope, &part.alone), (*scope, &engine.answer(asked, crate::merge::Situations::public(signal, signal))[0]));
+                assert_eq!(
+                    (part.scope, &part.alone),
+                    (*scope, &engine.answer(asked, crate::merge::Situations::public(signal, signal))[0])
+                );
                 assert_eq!(part.live, mine.len() as u64);
                 sum.add(&tally(&alone));
             }

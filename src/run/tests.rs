@@ -114,7 +114,10 @@ fn answers_are_those_of_all_packets_read_afresh() {
             let batch = Batch::new(live(deposited.iter().filter(reads), NOW_MS), 2, |s| s.to_owned());
             let question = Question { schema: &schema, view: &view, batch: &batch, ask_ms: NOW_MS };
             let query = ArrayView2::from_shape((1, SLOTS), &case.signal).unwrap();
-            assert_eq!(vec![answer], merge::answer(question, merge::Situations::public(query, query), merge::cpu::merge));
+            assert_eq!(
+                vec![answer],
+                merge::answer(question, merge::Situations::public(query, query), merge::cpu::merge)
+            );
         }
     }
 }

@@ -6,15 +6,15 @@
 //!
 //! *The estimate itself*: what an estimate misses the truth by cannot be seen in one residual, which is mostly
 //! chance. But the residuals of two packets near each other, of different authors and predicted by fits
-//! that saw neither, share the miss and not the chance, so that their product is its square on average. That mean
+//! that saw neither (packets of one fold), share the miss and not the chance, so that their product is its square on average. That mean
 //! product is the *floor*, squared.
 
-use crate::domain::{Kernel, Metric};
 use super::kernel::{QUERIES_MAX, REFERENCES_MAX, Shape, Told, tell};
 use super::levels::level;
 use super::sample::Sample;
 use super::shapes::{Chosen, Setting};
 use crate::domain::view::{Bits, Calibration};
+use crate::domain::{Kernel, Metric};
 
 /// Ends of intervals, at estimates evenly spaced over the range.
 const ENDS: usize = 17;
@@ -42,7 +42,7 @@ pub fn calibrate(sample: &Sample, setting: &Setting, chosen: &Chosen, level_perc
     // The mean residual near by, at several widths of "near".
     let bandwidth = BANDWIDTH_PER_SLOT * (sample.slots.len().max(1) as f64).sqrt();
     let shape = Shape { name: String::new(), metric: Metric::Identity, bandwidth };
-    let near = tell(sample, &shape, None, &queries, &references, priors, apart);
+    let near = tell(sample, &shape, None, &queries, &references, priors, |a, b| sample.unseen(a, b));
     (0..sample.outcomes.len())
         .map(|outcome| one(sample, setting, chosen, outcome, (&queries, told), &near, level_percent))
         .collect()
@@ -148,7 +148,7 @@ mod tests {
         let wave = |i: usize| (i as f64 * 0.618_033_988_75) % 1.0;
         let pair = |i: usize| {
             let estimate = wave(i);
-            (estimate, (wave(i * 7 + 3) - 0.5) * (0.1 + 0.1 * estimate))
+            (estimate, ((i as f64 * 0.414_213_562) % 1.0 - 0.5) * (0.1 + 0.1 * estimate))
         };
         let pairs: Vec<(f64, f64)> = (0..4_000).map(pair).collect();
         let (lower, upper) = ends(pairs.clone(), 90);
@@ -158,7 +158,7 @@ mod tests {
                 residual >= -lower[place].0 && residual <= upper[place].0
             };
             let here: Vec<_> = pairs.iter().filter(|pair| (pair.0 * 4.0) as usize == part).collect();
-            let share = here.iter().copied().filter(|pair| inside(&pair)).count() as f64 / here.len() as f64;
+            let share = here.iter().copied().filter(|pair| inside(pair)).count() as f64 / here.len() as f64;
             assert!((0.85..0.96).contains(&share), "{share} in quarter {part}");
         }
         assert!(upper[ENDS - 1].0 > 1.4 * upper[0].0);

@@ -50,7 +50,12 @@ impl Residuals {
         let one = |row: usize| {
             let [r, v] = sums[sample.author[row]];
             let n = sample.weights[row];
-            level(r - n * self.residual[row], v - n * self.variance[row], strength * self.mean_variance, binary)
+            level(
+                r - n * self.residual[row],
+                v - n * self.variance[row],
+                strength * self.mean_variance,
+                binary,
+            )
         };
         (0..sample.len()).map(one).collect()
     }
@@ -82,7 +87,11 @@ pub fn choose(sample: &Sample, kinds: &[[Candidate; 4]], report: &mut Vec<String
             let values = &sample.outcomes[outcome];
             let best = &kinds[2];
             let levels = strength.map(|strength| {
-                Residuals::of(sample, outcome, &best.margins).levels_of_others(sample, values.binary, strength)
+                Residuals::of(sample, outcome, &best.margins).levels_of_others(
+                    sample,
+                    values.binary,
+                    strength,
+                )
             });
             for (row, sum) in sums.iter_mut().enumerate() {
                 let level = levels.as_ref().map_or(0.0, |levels| levels[row]);

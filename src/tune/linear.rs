@@ -101,9 +101,8 @@ fn newton(sample: &Sample, values: &Values, rows: &[usize], x: &Array2<f32>, pen
         // The base is not penalised; a trace of penalty keeps empty columns solvable.
         matrix[i * size + i] += if i == 0 { 1e-6 } else { penalty };
     }
-    let right: Vec<f64> = (0..size)
-        .map(|i| f64::from(gradient[i]) - if i == 0 { 0.0 } else { penalty * beta[i] })
-        .collect();
+    let right: Vec<f64> =
+        (0..size).map(|i| f64::from(gradient[i]) - if i == 0 { 0.0 } else { penalty * beta[i] }).collect();
     if let Some(step) = solve(matrix, right) {
         beta.iter_mut().zip(step).for_each(|(b, s)| *b += s);
     }
@@ -120,7 +119,7 @@ pub fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Option<Vec<f64>> {
             }
         }
         let pivot = a[j * n + j];
-        if !(pivot > 0.0) {
+        if pivot.is_nan() || pivot <= 0.0 {
             return None;
         }
         let root = pivot.sqrt();

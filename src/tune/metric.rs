@@ -71,7 +71,8 @@ pub fn learn(
         return kept;
     }
     for step in 1..=STEPS {
-        let queries: Vec<usize> = (0..QUERIES.min(rows.len())).map(|_| rows[generator.random_range(0..rows.len())]).collect();
+        let queries: Vec<usize> =
+            (0..QUERIES.min(rows.len())).map(|_| rows[generator.random_range(0..rows.len())]).collect();
         let x_q = x_of(&queries);
         let r_q = residuals.values.select(Axis(0), &queries);
         let (e_q, e_p) = (x_q.dot(&a.t()), x_p.dot(&a.t()));
@@ -125,14 +126,16 @@ pub fn learn(
         let rate = RATE * unit * (1.0 - 0.9 * progress);
         let (b1, b2) = (0.9f32, 0.99f32);
         let (c1, c2) = (1.0 - b1.powi(step as i32), 1.0 - b2.powi(step as i32));
-        ndarray::Zip::indexed(&mut a).and(&mut first).and(&mut second).and(&slope).for_each(|(i, j), a, m, v, &g| {
-            if diagonal && i != j {
-                return;
-            }
-            *m = b1 * *m + (1.0 - b1) * g;
-            *v = b2 * *v + (1.0 - b2) * g * g;
-            *a -= rate * (*m / c1) / ((*v / c2).sqrt() + 1e-12);
-        });
+        ndarray::Zip::indexed(&mut a).and(&mut first).and(&mut second).and(&slope).for_each(
+            |(i, j), a, m, v, &g| {
+                if diagonal && i != j {
+                    return;
+                }
+                *m = b1 * *m + (1.0 - b1) * g;
+                *v = b2 * *v + (1.0 - b2) * g * g;
+                *a -= rate * (*m / c1) / ((*v / c2).sqrt() + 1e-12);
+            },
+        );
         let g = cases_slope * share;
         cases_moments = [b1 * cases_moments[0] + (1.0 - b1) * g, b2 * cases_moments[1] + (1.0 - b2) * g * g];
         log_cases -= 0.05 * (cases_moments[0] / c1) / ((cases_moments[1] / c2).sqrt() + 1e-12);

@@ -112,11 +112,8 @@ fn run(schema: &Schema, base: &View, packets: &[Verified], after: &(dyn Fn(&str)
         logistic: if binary { logistic_table() } else { vec![] },
         outcomes,
     };
-    let options = Options {
-        own_offset: offset.map(Bits),
-        trust: trust.map(|found| found.options),
-        calibration,
-    };
+    let options =
+        Options { own_offset: offset.map(Bits), trust: trust.map(|found| found.options), calibration };
     let view = View {
         metric: chosen.metric,
         kernel: chosen.kernel,
@@ -129,7 +126,12 @@ fn run(schema: &Schema, base: &View, packets: &[Verified], after: &(dyn Fn(&str)
 }
 
 /// Per outcome: mean, linear, best, and the best drawn toward the mean.
-fn priors(schema: &Schema, sample: &Sample, bins: &trees::Bins, report: &mut Vec<String>) -> Vec<[Candidate; 4]> {
+fn priors(
+    schema: &Schema,
+    sample: &Sample,
+    bins: &trees::Bins,
+    report: &mut Vec<String>,
+) -> Vec<[Candidate; 4]> {
     let one = |(index, values): (usize, &sample::Values)| {
         let name = &schema.outcomes[index].name;
         let candidates = scores::candidates(sample, index, bins, 1.0);

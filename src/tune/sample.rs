@@ -84,6 +84,16 @@ impl Sample {
         apart && self.scope[a] == self.scope[b]
     }
 
+    /// Whether neither packet's fit has seen the other: of one fold, though not of one author where folds go by author. A fit
+    /// that has seen the other is drawn to it, and their residuals oppose each other.
+    pub fn unseen(&self, a: usize, b: usize) -> bool {
+        let others = match self.folds_by {
+            FoldsBy::Author => self.author[a] != self.author[b],
+            FoldsBy::Evidence => a != b,
+        };
+        others && self.fold[a] == self.fold[b] && self.scope[a] == self.scope[b]
+    }
+
     /// Weighs packets by what their authors are trusted, 0..=4,096.
     pub fn trust(&mut self, trust: &[u16]) {
         for (row, weight) in self.weights.iter_mut().enumerate() {

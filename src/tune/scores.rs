@@ -138,7 +138,8 @@ fn growths(sample: &Sample, effort: f64) -> Vec<Growth> {
     let rate = if cases < 3_000.0 { 0.04 } else { 0.06 };
     let rounds = (320.0 * effort) as usize;
     let rounds = rounds.clamp(20, TREES_MAX / 2);
-    let growth = |depth, leaf_min, slots| Growth { depth, rate, rounds, leaf_min, penalty: 1.0, rows: 0.7, slots };
+    let growth =
+        |depth, leaf_min, slots| Growth { depth, rate, rounds, leaf_min, penalty: 1.0, rows: 0.7, slots };
     if cases < 3_000.0 {
         vec![growth(1, 5.0, 0.5), growth(2, 5.0, 0.4), growth(3, 5.0, 0.4), growth(4, 8.0, 0.3)]
     } else {
@@ -173,7 +174,8 @@ fn best_trees(
             let (mut losses, mut trees) = (vec![], vec![]);
             let rows = rows(sample, fold);
             trees::boost(sample, values, bins, &rows, &mut margins, growths[growth], |tree, margins| {
-                losses.push(held.iter().map(|&row| sample.weights[row] * values.loss(row, margins[row])).sum());
+                losses
+                    .push(held.iter().map(|&row| sample.weights[row] * values.loss(row, margins[row])).sum());
                 trees.push(tree.clone());
                 let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
                 // Far beyond the best round nothing better comes.
@@ -239,7 +241,8 @@ pub fn choose(sample: &Sample, values: &Values, candidates: &[Candidate]) -> Can
     };
     let mut best = &candidates[0];
     for candidate in &candidates[1..] {
-        let deviations = if std::ptr::eq(best, &candidates[0]) || std::ptr::eq(best, &candidates[1]) { 0.7 } else { 0.0 };
+        let deviations =
+            if std::ptr::eq(best, &candidates[0]) || std::ptr::eq(best, &candidates[1]) { 0.7 } else { 0.0 };
         if super::is_better(&losses(candidate), &losses(best), deviations) {
             best = candidate;
         }

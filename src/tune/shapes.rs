@@ -83,7 +83,12 @@ impl<'a> Setting<'a> {
                 let (margins, mean_variance) = &self.margins[prior][outcome];
                 let [r, v, _] = told.sums.get(prior * outcomes + outcome).copied().unwrap_or_default();
                 let local = match told.weight > 0.0 {
-                    true => level(n * r / told.weight, n * v / told.weight, strength * mean_variance, values.binary),
+                    true => level(
+                        n * r / told.weight,
+                        n * v / told.weight,
+                        strength * mean_variance,
+                        values.binary,
+                    ),
                     false => 0.0,
                 };
                 let mean = self.kinds[outcome][0].loss.max(1e-12);
@@ -110,12 +115,7 @@ impl<'a> Setting<'a> {
 }
 
 /// Chooses; without enough packets, the base view's metric and kernel with a prior that decides alone.
-pub fn choose(
-    sample: &Sample,
-    base: &View,
-    setting: &Setting,
-    report: &mut Vec<String>,
-) -> Chosen {
+pub fn choose(sample: &Sample, base: &View, setting: &Setting, report: &mut Vec<String>) -> Chosen {
     let mut generator = ChaCha12Rng::seed_from_u64(5);
     let mut order: Vec<usize> = (0..sample.len()).collect();
     order.shuffle(&mut generator);
@@ -141,7 +141,10 @@ pub fn choose(
         metric: Metric::Identity,
         bandwidth: base_bandwidth(&base.kernel),
     };
-    let mut try_shapes = |name: &str, learned: Option<(usize, usize)>, shapes: &[Shape], report: &mut Vec<String>| {
+    let mut try_shapes = |name: &str,
+                          learned: Option<(usize, usize)>,
+                          shapes: &[Shape],
+                          report: &mut Vec<String>| {
         let told: Vec<_> = shapes
             .iter()
             .zip(&queries)
@@ -154,9 +157,12 @@ pub fn choose(
                     let losses: Vec<f64> = told
                         .iter()
                         .zip(&queries)
-                        .flat_map(|(told, queries)| setting.losses(queries, &told[bandwidth].2, prior, *strength))
+                        .flat_map(|(told, queries)| {
+                            setting.losses(queries, &told[bandwidth].2, prior, *strength)
+                        })
                         .collect();
-                    if best.as_ref().is_none_or(|best| losses.iter().sum::<f64>() < best.losses.iter().sum()) {
+                    if best.as_ref().is_none_or(|best| losses.iter().sum::<f64>() < best.losses.iter().sum())
+                    {
                         best = Some(Trial {
                             shape: shapes[0].clone(),
                             factor: told[0][bandwidth].1,
@@ -196,7 +202,8 @@ pub fn choose(
                 .collect();
             let stages = learned.iter().map(Vec::len).min().unwrap_or(0);
             for stage in 0..stages {
-                let shapes: Vec<Shape> = learned.iter().map(|stages| Shape::of(sample, &stages[stage])).collect();
+                let shapes: Vec<Shape> =
+                    learned.iter().map(|stages| Shape::of(sample, &stages[stage])).collect();
                 let name = format!(
                     "{} metric on residuals of the {} prior, stage {}",
                     if *diagonal { "diagonal" } else { "full" },
@@ -207,10 +214,14 @@ pub fn choose(
             }
         }
     }
-    let best = trials.into_iter().min_by(|a, b| a.losses.iter().sum::<f64>().total_cmp(&b.losses.iter().sum()));
+    let best =
+        trials.into_iter().min_by(|a, b| a.losses.iter().sum::<f64>().total_cmp(&b.losses.iter().sum()));
     match best {
         Some(best) if super::is_better(&best.losses, &alone, DEVIATIONS) => {
-            report.push(format!("kernel: chosen {}, prior {}, strength {}", best.shape.name, best.prior, best.strength));
+            report.push(format!(
+                "kernel: chosen {}, prior {}, strength {}",
+                best.shape.name, best.prior, best.strength
+            ));
             let (metric, kernel) = match best.learned {
                 Some((kind, stage)) if few => {
                     // Now from everything.

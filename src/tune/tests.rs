@@ -1,9 +1,7 @@
 //! Tuning against worlds whose truth is known.
 
 use super::tune;
-use crate::domain::{
-    Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema, View,
-};
+use crate::domain::{Direction, Feature, FeatureKind, Missing, Outcome, OutcomeKind, Outside, Schema, View};
 use crate::engine::{Backend, Choice, Engine};
 use crate::limits::{OUTCOMES_MAX, SLOTS};
 use crate::merge::{Batch, Layout, Question, Situations, live};
@@ -97,7 +95,12 @@ fn tuned(schema: &Schema, packets: &[Verified]) -> View {
 }
 
 /// (estimate, lower, upper) of some situations.
-fn asked(schema: &Schema, view: &View, packets: &[Verified], situations: &[[i8; SLOTS]]) -> Vec<(f64, f64, f64)> {
+fn asked(
+    schema: &Schema,
+    view: &View,
+    packets: &[Verified],
+    situations: &[[i8; SLOTS]],
+) -> Vec<(f64, f64, f64)> {
     let engine = engine();
     let embed = |signals: ndarray::ArrayView2<i8>| engine.embed(&view.metric, signals);
     let batch = Batch::new(live(packets, 1), Layout::of(schema, view), embed);
@@ -126,9 +129,10 @@ fn intervals_of_rates_cover_the_truth() {
         let mut generator = ChaCha12Rng::seed_from_u64(1_000 + seed);
         let situations: Vec<_> = (0..1_500).map(|_| situation(&mut generator)).collect();
         let found = asked(&schema, &view, &packets, &situations);
-        let inside = situations.iter().zip(&found).filter(|(signal, (_, lower, upper))| {
-            (lower..=upper).contains(&&chance(signal))
-        });
+        let inside = situations
+            .iter()
+            .zip(&found)
+            .filter(|(signal, (_, lower, upper))| (lower..=upper).contains(&&chance(signal)));
         let width = found.iter().map(|(_, lower, upper)| upper - lower).sum::<f64>() / found.len() as f64;
         let share = inside.count() as f64 / situations.len() as f64;
         println!("seed {seed}: {:.1}% of 1500 rates in intervals of mean width {width:.3}", 100.0 * share);
@@ -149,13 +153,15 @@ fn liars_are_doubted_and_cost_little() {
             f64::from(u8::from(truth ^ (lying && lies(author))))
         }
     };
-    let (honest, poisoned) = (packets(&schema, (60, 30), 5, world(false)), packets(&schema, (60, 30), 5, world(true)));
+    let (honest, poisoned) =
+        (packets(&schema, (60, 30), 5, world(false)), packets(&schema, (60, 30), 5, world(true)));
     let mut generator = ChaCha12Rng::seed_from_u64(77);
     let situations: Vec<_> = (0..800).map(|_| situation(&mut generator)).collect();
     let error = |packets: &[Verified]| {
         let view = tuned(&schema, packets);
         let found = asked(&schema, &view, packets, &situations);
-        let square = |(signal, (estimate, ..)): (&[i8; SLOTS], &(f64, f64, f64))| (estimate - chance(signal)).powi(2);
+        let square =
+            |(signal, (estimate, ..)): (&[i8; SLOTS], &(f64, f64, f64))| (estimate - chance(signal)).powi(2);
         (situations.iter().zip(&found).map(square).sum::<f64>() / situations.len() as f64).sqrt()
     };
     let (clean, attacked) = (error(&honest), error(&poisoned));

@@ -132,7 +132,13 @@ pub fn boost(
 /// Sums of gradient and curvature per bin.
 type Histogram = Vec<[f64; 2]>;
 
-fn histogram(bins: &Bins, columns: usize, rows: &[usize], slots: &[usize], gradients: &[[f32; 2]]) -> Histogram {
+fn histogram(
+    bins: &Bins,
+    columns: usize,
+    rows: &[usize],
+    slots: &[usize],
+    gradients: &[[f32; 2]],
+) -> Histogram {
     let mut sums = vec![[0.0f64; 2]; bins.total];
     for &row in rows {
         let [g, h] = gradients[row].map(f64::from);
@@ -155,7 +161,13 @@ struct Node {
 /// The best question: gain, column, bin from which on it is answered yes.
 type Question = (f64, usize, usize);
 
-fn best(bins: &Bins, slots: &[usize], histogram: &Histogram, growth: Growth, leaf_curvature: f64) -> Option<Question> {
+fn best(
+    bins: &Bins,
+    slots: &[usize],
+    histogram: &Histogram,
+    growth: Growth,
+    leaf_curvature: f64,
+) -> Option<Question> {
     let mut best: Option<Question> = None;
     let score = |[g, h]: [f64; 2]| g * g / (h + growth.penalty);
     for &column in slots {

@@ -71,7 +71,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     // Before minutes of work are done for a file that cannot be written.
-    let mut file = std::fs::File::create_new(&arguments.output).map_err(|e| data::io(&arguments.output, e))?;
+    let mut file =
+        std::fs::File::create_new(&arguments.output).map_err(|e| data::io(&arguments.output, e))?;
     let written = tuned(arguments, &domain, base).and_then(|tuned| {
         let view = View { name: arguments.name.clone(), ..tuned.view };
         let signature = key.map(|key| key.sign_id(VIEW_PURPOSE, &view.id()));
@@ -79,7 +80,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         // What everybody will read must be what was found.
         let read = Domain::parse(&arguments.output.display().to_string(), &text)?;
         assert_eq!(read.view(Some(&arguments.name)), Some(&view), "a view that is written as it is");
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| data::io(&arguments.output, e))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|e| data::io(&arguments.output, e))?;
         Ok((view, tuned.report))
     });
     let (view, report) = match written {

@@ -76,7 +76,8 @@ impl<'a> Source<'a> {
             }
             Source::Drafted { arguments, path } => {
                 let (header, rows) = data::records(path)?;
-                let column = arguments.site.as_ref().and_then(|site| header.iter().position(|name| name == site));
+                let column =
+                    arguments.site.as_ref().and_then(|site| header.iter().position(|name| name == site));
                 let parts = match column.filter(|_| arguments.by_site) {
                     Some(column) => {
                         let sites: Vec<_> =
@@ -85,7 +86,9 @@ impl<'a> Source<'a> {
                         split_by_site(&sites, seed)
                     }
                     None if arguments.by_site => {
-                        return Err(Failure::usage("--by-site with --domain auto needs --site COLUMN of the table"));
+                        return Err(Failure::usage(
+                            "--by-site with --domain auto needs --site COLUMN of the table",
+                        ));
                     }
                     None => split(rows.len(), seed),
                 };

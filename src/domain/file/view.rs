@@ -11,15 +11,15 @@
 use super::diagnose::Problems;
 use super::fields::{Fields, Placed};
 use super::schema::{Names, duration, hex, named};
-use std::sync::Arc;
-use crate::domain::schema::Schema;
 use crate::domain::prior::{Prior, Scores};
+use crate::domain::schema::Schema;
 use crate::domain::view::{Addressing, Bits, Calibration, Decay, Kernel, Metric, Options, Trust, View};
-use crate::packet::is_signed;
 use crate::limits::{
-    CALIBRATION_ENTRIES_MAX, DECAY_ENTRIES_MAX, FINGERPRINT_BITS, FINISH_VERSION, KERNEL_ENTRIES, PROBES_MAX, SHIFT_MAX, SLOTS,
-    TABLES_MAX, WEIGHT_ONE,
+    CALIBRATION_ENTRIES_MAX, DECAY_ENTRIES_MAX, FINGERPRINT_BITS, FINISH_VERSION, KERNEL_ENTRIES, PROBES_MAX,
+    SHIFT_MAX, SLOTS, TABLES_MAX, WEIGHT_ONE,
 };
+use crate::packet::is_signed;
+use std::sync::Arc;
 
 /// What a view's signature is for.
 pub const VIEW_PURPOSE: &str = "qis 1 view signature";

@@ -71,7 +71,9 @@ impl View {
         );
         text.push_str(&self.kernel.to_toml());
         match &self.prior {
-            Prior::Mean { cases } => text.push_str(&format!("prior = {{ kind = \"mean\", cases = {cases:?} }}\n")),
+            Prior::Mean { cases } => {
+                text.push_str(&format!("prior = {{ kind = \"mean\", cases = {cases:?} }}\n"))
+            }
             Prior::Scores(scores) => {
                 // postcard fails only for sequences of unknown length and for full buffers; neither occurs.
                 let bytes = postcard::to_stdvec(&**scores).expect("scores serialise");

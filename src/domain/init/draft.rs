@@ -155,7 +155,10 @@ impl Parts<'_> {
         writeln!(text, "format = 1\nname = {}\nabout = \"\"\n", quoted(&self.request.name))?;
 
         writeln!(text, "[schema]\n# Times of observation are rounded down to this.\ntime_step = \"1d\"")?;
-        writeln!(text, "# Levels of a slot: 32 (5 bits) tell less of a case, and thresholds are found less well.\nlevels = 256")?;
+        writeln!(
+            text,
+            "# Levels of a slot: 32 (5 bits) tell less of a case, and thresholds are found less well.\nlevels = 256"
+        )?;
         writeln!(text, "# Fewest cases that one packet may summarise.\ncases_min = 1")?;
         let exact: Vec<String> = self
             .plans

@@ -146,7 +146,8 @@ fn seen(batch: &Batch, view: &View, ask_ms: u64) -> impl PartialEq + std::fmt::D
     let question = Question { schema: &schema, view, batch, ask_ms };
     let mut queries = Array2::zeros((3, SLOTS));
     (queries[[0, 0]], queries[[1, 0]]) = (-20, 30);
-    let askers = [None, batch.authors.first().copied(), batch.authors.last().copied()];
+    let askers =
+        [None, Some(0), Some(1)].map(|seed| seed.map(|seed| *AuthorKey::from_seed([seed; 32]).public()));
     let asked = Situations { signals: queries.view(), embeddings: queries.view(), askers: &askers };
     let answers = answer(question, asked, cpu::merge);
     let evidence: Vec<(Id, u16)> = question
@@ -243,7 +244,10 @@ fn dead_rows_are_cleared_out_once_they_are_many() {
         assert_eq!(columns, batch.len());
     }
     let view = view(0);
-    assert_eq!(seen(warm.at(&plain, 10).unwrap(), &view, 10), seen(&cold(&taken, 10, &OUTCOMES.into()), &view, 10));
+    assert_eq!(
+        seen(warm.at(&plain, 10).unwrap(), &view, 10),
+        seen(&cold(&taken, 10, &OUTCOMES.into()), &view, 10)
+    );
 }
 
 #[test]
