@@ -249,6 +249,9 @@ async fn the_swarm_key_admits_and_revokes_and_its_word_spreads() {
         other => panic!("an unlisted author: {other:?}"),
     }
 
+    // One refusal of three decides. A replica that is slower must not get the packet after author 3 is admitted.
+    assert!(client.mailbox().handed_off(Duration::from_secs(10)).await);
+
     // The key revokes author 2 and admits author 3; one node is told, and the others hear of it.
     let second = signed(&swarm, ListKind::Authors, 2, authors(&[1, 3]));
     assert_eq!(nodes[1].offer_list(&second).await, Ok(true));

@@ -143,8 +143,8 @@ impl Members {
             }
             Input::Introduced(contacts) => {
                 // Counted once: the lists that others send are long.
-                let mut buckets = (self.known.len() + contacts.len() > self.room)
-                    .then(|| Buckets::of(self.local, self.known.keys()));
+                let mut buckets =
+                    (self.members().count() >= self.room).then(|| Buckets::of(self.local, self.members()));
                 contacts.into_iter().for_each(|contact| self.introduce(contact, &mut buckets, now_ms));
             }
             Input::Failed(key) => {
@@ -210,22 +210,26 @@ impl Members {
     /// Whether there is a place for a member more; where the list is full, somebody of the fullest bucket
     /// leaves it: one that is silent, if any.
     fn makes_room_for(&mut self, key: &NodeKey) -> bool {
-        let members = || self.known.iter().filter(|(_, known)| known.member);
-        if members().count() < self.room {
+        if self.members().count() < self.room {
             return true;
         }
-        let buckets = Buckets::of(self.local, members().map(|(key, _)| key));
+        let buckets = Buckets::of(self.local, self.members());
         let Some(from) = buckets.gives_way_to(key) else { return false };
-        let candidates = members().filter(|(other, _)| bucket(&self.local, other) == from);
+        let members = self.known.iter().filter(|(_, known)| known.member);
+        let candidates = members.filter(|(other, _)| bucket(&self.local, other) == from);
         let leaves = candidates.max_by_key(|(_, known)| known.attempt.failures > 0).map(|(other, _)| *other);
         leaves.is_some_and(|leaves| self.known.remove(&leaves).is_some())
     }
 
-    /// Whether somebody heard of is worth a greeting: there is room, or its bucket is one of the emptier.
-    fn wants(&self, key: &NodeKey, buckets: &Option<Buckets>) -> bool {
-        self.known.len() < self.room
-            || (self.known.len() < self.room + NEWCOMERS_MAX
-                && buckets.as_ref().is_some_and(|buckets| buckets.gives_way_to(key).is_some()))
+    /// Whether somebody heard of is worth a greeting: there is room, or its bucket is one of the emptier. Judged
+    /// by members alone, as its place will be: else it would be greeted in vain, again and again.
+    fn wants(&self, key: &NodeKey, full: &Option<Buckets>) -> bool {
+        match full {
+            None => self.known.len() < self.room,
+            Some(buckets) => {
+                self.known.len() < self.room + NEWCOMERS_MAX && buckets.gives_way_to(key).is_some()
+            }
+        }
     }
 
     fn introduce(&mut self, mut contact: Contact, buckets: &mut Option<Buckets>, now_ms: u64) {
@@ -372,6 +376,30 @@ mod tests {
         assert_eq!(members.step(Input::Greeted(contact(1)), 6), []);
         assert_eq!(members.members().collect::<Vec<_>>(), [key(1)]);
         assert!(members.settled());
+    }
+
+    #[test]
+    fn a_full_list_knows_everybody_around_itself_and_comes_to_rest() {
+        let contact = |number: u32| Contact { peer: number.to_le_bytes().into(), addresses: vec![vec![1]] };
+        let all: Vec<Contact> = (1..=600).map(contact).collect();
+        let keys: BTreeMap<NodeKey, &Contact> = all.iter().map(|contact| (contact.key(), contact)).collect();
+        let mut members = Members::with_room(contact(0).key(), 0, 80, 0);
+        let mut actions = std::collections::VecDeque::from(members.step(Input::Introduced(all.clone()), 0));
+        let mut greetings = 0;
+        while let Some(action) = actions.pop_front() {
+            let Action::Greet(key) = action else { continue };
+            greetings += 1;
+            assert!(greetings < 2_000, "it does not come to rest");
+            // Everybody answers, and names everybody.
+            actions.extend(members.step(Input::Greeted(keys[&key].clone()), 1));
+            actions.extend(members.step(Input::Introduced(all.clone()), 1));
+            assert!(members.members().count() <= 80);
+        }
+        assert_eq!(members.members().count(), 80);
+        assert_eq!(members.step(Input::Introduced(all.clone()), 2), []);
+        let listed: Vec<NodeKey> = members.members().collect();
+        let around = crate::node::placement::closest_to(&contact(0).key().0, keys.keys().copied(), 9);
+        assert!(around.iter().all(|key| listed.contains(key)));
     }
 
     #[test]

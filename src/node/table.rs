@@ -26,9 +26,9 @@ pub struct Buckets {
 
 impl Buckets {
     /// Of a list.
-    pub fn of<'a>(local: NodeKey, keys: impl IntoIterator<Item = &'a NodeKey>) -> Buckets {
+    pub fn of(local: NodeKey, keys: impl IntoIterator<Item = NodeKey>) -> Buckets {
         let mut buckets = Buckets { local, counts: [0; BUCKETS] };
-        keys.into_iter().for_each(|key| buckets.add(key));
+        keys.into_iter().for_each(|key| buckets.add(&key));
         buckets
     }
 
