@@ -30,6 +30,14 @@ fn root(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
 }
 
+/// A number from 0 to 1 that looks drawn (the finaliser of MurmurHash3).
+fn wave(i: u32) -> f64 {
+    let mut x = i.wrapping_add(0x9E37_79B9);
+    x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);
+    x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);
+    f64::from((x ^ (x >> 16)) >> 8) / f64::from(1u32 << 24)
+}
+
 /// A folder with the packets of the breast cancer table, by two authors.
 struct Place {
     folder: tempfile::TempDir,
@@ -140,7 +148,6 @@ fn odd_tables_are_tuned_or_refused() {
         std::fs::write(&path, lines.join("\n") + "\n").unwrap();
         path
     };
-    let wave = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1u32 << 24);
     let rows = |head: &str, count: u32, row: &dyn Fn(u32) -> String| -> Vec<String> {
         std::iter::once(head.to_string()).chain((0..count).map(row)).collect()
     };
@@ -182,7 +189,6 @@ fn odd_tables_are_tuned_or_refused() {
 fn tuning_finds_thresholds_and_does_not_depend_on_threads() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("steps.csv");
-    let wave = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1u32 << 24);
     let line = |i: u32| {
         let [a, b, c, noise] = [wave(4 * i), wave(4 * i + 1), wave(4 * i + 2), wave(4 * i + 3)];
         let chance = if a > 0.5 && b < 0.3 { 0.95 } else { 0.05 };

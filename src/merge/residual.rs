@@ -182,11 +182,10 @@ pub fn finish(
     let deviate = student_quantile(f64::from(level_percent) / 100.0, degrees);
     let (lower, upper) = if binary {
         let error = standard_error / (estimate * (1.0 - estimate)).max(1e-6);
-        let logit = linear.clamp(-12.0, 12.0);
-        let (low, high) = (logistic(logit - deviate * error), logistic(logit + deviate * error));
+        let (low, high) = (logistic(linear - deviate * error), logistic(linear + deviate * error));
         // Near 0 and 1 the logit has no bound: what is far there is near as a chance.
         let reach = deviate * standard_error;
-        (low.max(estimate - reach), high.min(estimate + reach))
+        (low.max(estimate - reach).min(estimate), high.min(estimate + reach).max(estimate))
     } else {
         (
             (linear - deviate * standard_error).clamp(0.0, 1.0),
