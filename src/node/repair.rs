@@ -261,24 +261,23 @@ impl Repair {
         self.queue = held_back;
 
         let asked = self.peers.values().filter(|peer| peer.state == State::Asked).count();
-        let mut free = COMPARISONS_MAX.saturating_sub(asked);
-        for key in self.ready(now_ms) {
-            let Some(peer) = self.peers.get_mut(&key).filter(|_| free > 0) else { break };
+        let free = COMPARISONS_MAX.saturating_sub(asked);
+        for key in self.ready(now_ms, free) {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
             let after = match peer.state {
                 State::Next(address) => Some(address),
                 _ => None,
             };
             peer.state = State::Asked;
-            free -= 1;
             actions.push(Action::Compare { peer: key, after });
         }
         actions
     }
 
-    /// Peers to compare with now: those in the middle of it first, then the closest to ourselves, with
-    /// whom we share most.
-    fn ready(&self, now_ms: u64) -> Vec<NodeKey> {
-        if self.queue.len() >= REPAIR_QUEUE_MAX / 2 {
+    /// At most `count` peers to compare with now: those in the middle of it first, then the closest to
+    /// ourselves, with whom we share most.
+    fn ready(&self, now_ms: u64, count: usize) -> Vec<NodeKey> {
+        if count == 0 || self.queue.len() >= REPAIR_QUEUE_MAX / 2 {
             return vec![];
         }
         let ready = |peer: &Peer| match peer.state {
@@ -286,11 +285,17 @@ impl Repair {
             State::Idle => peer.due_ms <= now_ms,
             State::Asked => false,
         };
-        let mut keys: Vec<NodeKey> =
-            self.peers.iter().filter(|(_, peer)| ready(peer)).map(|(key, _)| *key).collect();
         let distance = |key: &NodeKey| -> [u8; 32] { std::array::from_fn(|i| key.0[i] ^ self.local.0[i]) };
-        keys.sort_by_key(|key| (self.peers[key].state == State::Idle, distance(key)));
-        keys
+        let ranked = self.peers.iter().filter(|(_, peer)| ready(peer));
+        let mut ranked: Vec<(bool, [u8; 32], NodeKey)> =
+            ranked.map(|(key, peer)| (peer.state == State::Idle, distance(key), *key)).collect();
+        // Hundreds may be due after a change of membership, and at each step a few are wanted.
+        if ranked.len() > count {
+            ranked.select_nth_unstable(count - 1);
+            ranked.truncate(count);
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, key)| key).collect()
     }
 
     fn refill(&mut self, now_ms: u64) {
