@@ -288,7 +288,7 @@ impl Table {
                 },
             });
         }
-        if row.record.is_none() && self.purpose == Purpose::Evidence {
+        if row.record.is_none() && self.purpose != Purpose::Questions {
             let content = self.content(line)?;
             row.content = (content, self.occurrences.count(content));
         }
